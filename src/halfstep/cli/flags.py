@@ -1,0 +1,102 @@
+"""Flags of the verbs, made from the settings classes, so that help text and checks have one source.
+
+A verb shows the tables it reads (``--study.updates 500``) and the flags every program has. What is given on the
+command line is laid over ``--config FILE``, which is laid over ``--recipe NAME``; with ``--resume FOLDER`` the
+folder's own configuration is the base.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from halfstep.cli.run_folder import RunFolder
+from halfstep.config.load import merged, read_toml
+from halfstep.config.recipes import RECIPES
+from halfstep.config.tables import Config
+
+ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramFlags:
+    """Flags of every program."""
+
+    recipe: Literal["smoke", "quick", "reference"] = "quick"
+    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes) or reference (about an hour)."""
+    config: Path | None = None
+    """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
+    bars: Path | None = None
+    """File of bars, short for --data.bars."""
+    out: Path | None = None
+    """Folder for the results. Default: a new one below runs/."""
+    resume: Path | None = None
+    """Folder of an interrupted run to continue; it ends with the same numbers as an unbroken one."""
+    dry_run: bool = False
+    """Print the resolved configuration and the plan, and stop."""
+    json: bool = False
+    """Print the final metrics as JSON to standard output; everything else goes to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What the command line asks for: the program's own flags and the resolved configuration."""
+
+    flags: ProgramFlags
+    config: Config
+    argv: tuple[str, ...]
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an interrupted run is to be continued."""
+        return self.flags.resume is not None
+
+    def folder(self, verb: str) -> RunFolder:
+        """Open the folder of the run that was asked for."""
+        path = self.flags.resume or self.flags.out or RunFolder.name_for(verb, self.config)
+        return RunFolder(path, verb=verb, config=self.config, argv=self.argv, resume=self.is_resumed)
+
+
+def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[str] = ALL_TABLES) -> Request:
+    """Resolve the configuration of one command line; prints help or a usage error and exits where tyro would."""
+    base = _base(argv)
+    tables_shown = [(name, type(getattr(base, name)), field(default=getattr(base, name))) for name in tables]
+    shown = make_dataclass(
+        "Flags",
+        [("program", Annotated[ProgramFlags, tyro.conf.arg(name="")], field(default=ProgramFlags())), *tables_shown],
+        frozen=True,
+    )
+    given: Any = tyro.cli(
+        shown, prog=f"halfstep {verb}", description=description, args=list(argv), config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    changes: dict[str, Mapping[str, Any]] = {
+        name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))} for name in tables
+    }
+    if given.program.bars is not None:
+        changes["data"] = {**changes["data"], "bars": given.program.bars}
+    if changes.get("data", {}).get("bars") is not None:
+        changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
+    return Request(flags=given.program, config=merged(base, changes, source="command line"), argv=tuple(argv))
+
+
+def _base(argv: Sequence[str]) -> Config:
+    """Return what the flags are laid over: the folder's configuration, or recipe and file."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--recipe", default="quick")
+    early.add_argument("--config", type=Path)
+    early.add_argument("--resume", type=Path)
+    try:
+        known, _ = early.parse_known_args(list(argv))
+    except (argparse.ArgumentError, SystemExit):
+        return RECIPES["quick"]()  # tyro will say what is wrong
+    if known.resume is not None:
+        return RunFolder.config_of(known.resume)
+    recipe = RECIPES.get(known.recipe, RECIPES["quick"])()
+    return recipe if known.config is None else merged(recipe, read_toml(known.config), source=str(known.config))
+
+
+def _keys(settings: Any) -> list[str]:
+    return list(settings.__dataclass_fields__)

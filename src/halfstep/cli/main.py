@@ -1,0 +1,103 @@
+"""``halfstep VERB``: finds the verb, runs it, and turns errors into one line and an exit status.
+
+Exit status: 0 done; 1 a check found something, or an unexpected error; 2 wrong input; 3 training diverged;
+130 interrupted. Only the verb that is asked for is imported, so ``halfstep --help`` answers at once.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from halfstep._version import __version__
+from halfstep.errors import HalfstepError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One program of the command line."""
+
+    name: str
+    summary: str
+    function: str
+    """Name of the function in `halfstep.cli.verbs`."""
+
+    def load(self) -> Callable[[str, Sequence[str]], int]:
+        """Import the function ``(description, arguments) -> exit status``."""
+        function: Callable[[str, Sequence[str]], int] = getattr(
+            importlib.import_module("halfstep.cli.verbs"), self.function
+        )
+        return function
+
+
+VERBS = (
+    Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
+    Verb("study-encoder", "Train the encoder to forecast the next 24 bars of all features.", "study_encoder"),
+    Verb("research", "Collect trajectories over the training span in the strategy tester.", "research"),
+    Verb("study", "Train actor and critic on the collected trajectories.", "study"),
+    Verb("test", "Trade the unseen test span once with the trained actor, and write the report.", "test"),
+    Verb("report", "Write a run's report again, without trading again.", "report"),
+    Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
+    Verb("doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        _print(f"halfstep {__version__}")
+        return 0
+    verb = next((verb for verb in VERBS if verb.name == arguments[0]), None)
+    if verb is None:
+        _complain(f"{arguments[0]}: no such verb. {_nearest(arguments[0])}")
+        return 2
+    return _run(verb, arguments[1:])
+
+
+def overview() -> str:
+    """Return the help of the program as a whole."""
+    width = max(len(verb.name) for verb in VERBS)
+    lines = [f"  {verb.name:<{width}}  {verb.summary}" for verb in VERBS]
+    return "\n".join(
+        [
+            "halfstep trains neural networks that trade, with half the optimizer memory.",
+            "",
+            "usage: halfstep VERB [flags]        halfstep VERB --help for the flags of a verb",
+            "",
+            *lines,
+            "",
+            "First time: halfstep run            real EURUSD hours of 2017 to a report, about four minutes",
+            "Your bars:  halfstep run --bars FILE",
+        ]
+    )
+
+
+def _run(verb: Verb, arguments: Sequence[str]) -> int:
+    try:
+        return verb.load()(verb.summary, arguments)
+    except HalfstepError as error:
+        _complain(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        _complain("interrupted; what was finished is kept. Continue with --resume FOLDER.")
+        return 130
+    except SystemExit as stop:  # help and usage errors of the flag parser
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, [verb.name for verb in VERBS], n=1, cutoff=0.0)
+    return f"The nearest verb is {close[0]}; halfstep --help lists all."
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"halfstep: {text}\n")

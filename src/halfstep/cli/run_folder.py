@@ -1,0 +1,167 @@
+"""A folder that holds one run: what was asked, with what, how far it is, and every number it gave.
+
+    config.toml      the resolved configuration, every value
+    manifest.json    verb, command line, status, versions, seeds, data
+    metrics.jsonl    one line per event; metrics.json: the final summary
+    log.txt          what was printed, and the traceback of an unexpected error
+    lock             the process that works here now
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from halfstep import files
+from halfstep._version import __version__
+from halfstep.config.load import differences, digest, read_toml, to_toml, validated
+from halfstep.config.tables import Config
+from halfstep.errors import MissingInputError, OutputExistsError, ResumeError
+
+PACKAGES = ("torch", "numpy", "numba", "polars", "gymnasium", "safetensors")
+
+
+class RunFolder:
+    """One run's folder, locked for this process while it is open.
+
+    Args:
+        path: the folder; it is made if it is absent.
+        verb: the program that works in it.
+        config: the resolved configuration.
+        argv: the command line, for the manifest.
+        resume: continue what stands there; without it a folder that holds anything is refused.
+
+    Raises:
+        OutputExistsError: the folder is not empty and ``resume`` is False.
+        ResumeError: another process works in the folder, or the configuration or version differs.
+    """
+
+    def __init__(self, path: Path, *, verb: str, config: Config, argv: Sequence[str], resume: bool) -> None:
+        self.path, self.verb, self.config = path, verb, config
+        if path.exists() and not path.is_dir():
+            raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
+        if not resume and path.is_dir() and any(path.iterdir()):
+            raise OutputExistsError(
+                f"{path} is not empty. Choose another folder with --out, or continue that run with --resume {path}."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        files.remove_stale_temporaries(path)
+        if resume:
+            self._check_same(config)
+        self._manifest: dict[str, Any] = {
+            "verb": verb,
+            "argv": list(argv),
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": digest(config),
+            "versions": versions(),
+        }
+        files.write_text(path / "config.toml", to_toml(config))
+        self._write_manifest()
+
+    @classmethod
+    def name_for(cls, verb: str, config: Config) -> Path:
+        """Return the default folder: ``runs/<UTC stamp>-<verb>-<8 hex of the configuration>``."""
+        return Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{verb}-{digest(config)[:8]}"
+
+    @classmethod
+    def config_of(cls, path: Path) -> Config:
+        """Return the configuration a folder was made with."""
+        if not (path / "config.toml").is_file():
+            raise MissingInputError(f"no run in {path}: it holds no config.toml. Start one with: halfstep run --out {path}")
+        return validated(read_toml(path / "config.toml"), source=str(path / "config.toml"))
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to the manifest, for example ``data={...}``."""
+        self._manifest.update(facts)
+        self._write_manifest()
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final summary; clock values belong under the key ``clock``."""
+        files.write_json(self.path / "metrics.json", metrics)
+
+    def log(self, text: str) -> None:
+        """Append a line to the run's log."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(text.rstrip("\n") + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        self.record(status=status)
+        (self.path / "lock").unlink(missing_ok=True)
+
+    def _write_manifest(self) -> None:
+        files.write_json(self.path / "manifest.json", self._manifest)
+
+    def _lock(self) -> None:
+        lock = self.path / "lock"
+        try:
+            holder = int(lock.read_text())
+        except (FileNotFoundError, ValueError):
+            holder = 0
+        if holder and holder != os.getpid() and files.is_alive(holder):
+            raise ResumeError(f"{self.path}: process {holder} works in this folder. Wait for it, or choose another with --out.")
+        files.write_text(lock, str(os.getpid()))
+
+    def _check_same(self, config: Config) -> None:
+        if not (self.path / "manifest.json").is_file():
+            return  # killed before its first write: nothing to continue, nothing to contradict
+        before = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        lines = differences(self.config_of(self.path), config) if (self.path / "config.toml").is_file() else []
+        now = versions()
+        lines += [
+            f"{name}: {was} became {now[name]}"
+            for name, was in before["versions"].items()
+            if name in (*PACKAGES, "halfstep", "python") and was != now[name]
+        ]
+        if lines:
+            raise ResumeError(
+                f"{self.path} cannot be continued: {'; '.join(lines)}. Start a new run, or go back to what it was."
+            )
+
+
+def versions() -> dict[str, str]:
+    """Return what a result may depend on: packages, interpreter, system, processor, commit."""
+    found = {"halfstep": __version__, "python": platform.python_version(), "system": platform.platform()}
+    found["processor"] = _processor()
+    found["cores"] = str(os.cpu_count())
+    found |= {name: metadata.version(name) for name in PACKAGES}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        found["commit"] = commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    return found
+
+
+def _git(*arguments: str) -> str:
+    """Return what git says of the source tree, or nothing for an installed package."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return ""
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

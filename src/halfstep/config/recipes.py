@@ -1,0 +1,60 @@
+"""Complete, named configurations: ``smoke`` for tests, ``quick`` for a first look, ``reference`` for results."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from halfstep.config.load import merged
+from halfstep.config.tables import Config
+
+
+def smoke() -> Config:
+    """Seconds: made-up bars, tiny networks, two seeds. Proves that the machinery runs, nothing else."""
+    return merged(
+        Config(recipe="smoke"),
+        {
+            "data": {"made_up": 2600},
+            "model": {"preset": "tiny"},
+            "research": {"passes": 16, "group": 16},
+            "study_encoder": {"epochs": 2, "patience": 2},
+            "study": {"updates": 50, "eval_every": 25},
+            "test": {"random_runs": 100, "bootstrap_draws": 500},
+            "compare": {"optimizers": ("adamw", "adam_mini"), "seeds": 2, "timing_rounds": 5},
+            "run": {"rounds": 1},
+        },
+        source="recipe smoke",
+    )
+
+
+def quick() -> Config:
+    """Minutes: a year of real hourly bars, the default networks, five seeds, three optimizers."""
+    return merged(
+        Config(recipe="quick"),
+        {
+            "research": {"passes": 64, "group": 64},
+            "study_encoder": {"epochs": 5, "patience": 3},
+            "study": {"updates": 600, "eval_every": 200},
+            "compare": {"seeds": 5},
+            "run": {"rounds": 2},
+        },
+        source="recipe quick",
+    )
+
+
+def reference() -> Config:
+    """About an hour: more trajectories, longer training, ten seeds."""
+    return merged(
+        Config(recipe="reference"),
+        {
+            "research": {"passes": 250, "group": 250},
+            "study_encoder": {"epochs": 40, "patience": 5},
+            "study": {"updates": 5000, "eval_every": 500},
+            "compare": {"seeds": 10},
+            "run": {"rounds": 4},
+        },
+        source="recipe reference",
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
+    {"smoke": smoke, "quick": quick, "reference": reference}
+)

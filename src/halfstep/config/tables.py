@@ -1,0 +1,166 @@
+"""The tables of the configuration that belong to no single floor, and the tree that holds all tables."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from halfstep.broker.rules import AccountRules
+from halfstep.experience.settings import ResearchSettings
+from halfstep.training.settings import EncoderTraining, OptimizerSettings, StudySettings
+
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSettings:
+    """Which bars, and how they are read."""
+
+    bars: Path | None = None
+    """File of bars: MetaTrader export, any known CSV or Parquet. Default: the EURUSD hours of 2017 that come with
+    the installation."""
+    made_up: int = 0
+    """Use this many made-up hourly bars instead of a file; for tests of the machinery, never for results."""
+    symbol: str | None = None
+    """Symbol of the bars. Default: from the file's name."""
+    zone: str | None = None
+    """Time zone of the file's clock: server-eu, server-us, est, UTC or an IANA name. Default: by format."""
+    side: Literal["bid", "ask"] | None = None
+    """Which price the bars show. Default: by format."""
+    repair: tuple[str, ...] = ()
+    """Repairs to make while reading (sort, dedupe, drop-bad, widen, snap, drop-last); each is counted in the
+    report. Default: none, a faulty file is refused."""
+    features: Literal["robust9", "published9"] = "robust9"
+    """Feature set the networks read."""
+
+    def __post_init__(self) -> None:
+        if self.made_up < 0:
+            raise ValueError(f"made_up: {self.made_up}, must be 0 or more bars. Leave it out to read a file.")
+        if self.made_up and self.bars is not None:
+            raise ValueError(f"made_up: {self.made_up}, but bars names {self.bars}. Give one of the two.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitSettings:
+    """Spans of the data, as half-open pairs of dates (first day, day after the last) of the server's clock."""
+
+    train: tuple[str, str] | None = None
+    """Days the networks learn from. Default: chosen for the file; the report names them."""
+    validation: tuple[str, str] | None = None
+    """Days that decide which weights are kept."""
+    test: tuple[str, str] | None = None
+    """Days that are opened once, at the end."""
+
+    def __post_init__(self) -> None:
+        spans = {"train": self.train, "validation": self.validation, "test": self.test}
+        absent = [name for name, span in spans.items() if span is None]
+        if 0 < len(absent) < len(spans):
+            raise ValueError(f"{absent[0]}: not given, but other spans are. Give train, validation and test, or none.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstrumentSettings:
+    """What is traded, and the costs of trading it."""
+
+    profile: Literal["standard", "raw", "free"] = "standard"
+    """Cost profile of the preset: standard (spread only), raw (small spread, commission) or free (no costs)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSettings:
+    """Sizes of the networks."""
+
+    preset: Literal["tiny", "default"] = "default"
+    """Named sizes of encoder, actor and critic: tiny (tests) or default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestSettings:
+    """What is computed about the test besides trading it."""
+
+    __test__ = False  # not a test class, whatever its name
+
+    risk_free: float = 0.04
+    """Annual rate of a deposit, shown beside the profit, as a fraction."""
+    random_runs: int = 1000
+    """Random policies with as many positions that the result is compared with."""
+    bootstrap_draws: int = 10_000
+    """Draws of the stationary bootstrap behind the intervals."""
+
+    def __post_init__(self) -> None:
+        for name in ("random_runs", "bootstrap_draws"):
+            value = getattr(self, name)
+            if value < 100:
+                raise ValueError(f"{name}: {value}, must be at least 100. Fewer say nothing.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareSettings:
+    """Which optimizers do the same work, how often."""
+
+    optimizers: tuple[str, ...] = ("sgd", "adamw", "adam_mini")
+    """Optimizers to compare; adamw must be among them, the others are paired with it seed by seed."""
+    seeds: int = 5
+    """Seeds 1 ... n for each optimizer. Fewer than 5 give no verdict."""
+    margin: float = 0.01
+    """Equivalence margin, as a fraction of AdamW's mean validation loss."""
+    headline: str = "adam_mini"
+    """Optimizer whose seeds the report leads with; fixed before the test span is opened."""
+    timing_rounds: int = 30
+    """Interleaved rounds behind the time of an optimizer step."""
+
+    def __post_init__(self) -> None:
+        if "adamw" not in self.optimizers:
+            raise ValueError(f"optimizers: {self.optimizers}, must hold adamw, which the others are compared with.")
+        if self.headline not in self.optimizers:
+            raise ValueError(f"headline: {self.headline!r}, must be one of {self.optimizers}.")
+        if self.seeds < 1:
+            raise ValueError(f"seeds: {self.seeds}, must be at least 1.")
+        if not 0 < self.margin < 1:
+            raise ValueError(f"margin: {self.margin}, must lie between 0 and 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """The whole chain."""
+
+    seed: int = 1
+    """Root seed of the shared part: pilot models and collected trajectories."""
+    rounds: int = 2
+    """Rounds of collecting trajectories; from the second on, the pilot actor takes part."""
+    threads: int = 1
+    """Threads of one training process. One gives the same numbers on every number of cores."""
+    jobs: int = 0
+    """Training processes side by side; 0 = one per core. Has no influence on the results."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("threads", 1), ("jobs", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}: {value}, must be at least {least}.")
+
+    @property
+    def processes(self) -> int:
+        """Training processes to run side by side."""
+        return self.jobs or os.cpu_count() or 1
+
+
+class Config(BaseModel):
+    """Everything that decides the result of a run; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = "quick"
+    data: DataSettings = DataSettings()
+    split: SplitSettings = SplitSettings()
+    instrument: InstrumentSettings = InstrumentSettings()
+    broker: AccountRules = AccountRules()
+    model: ModelSettings = ModelSettings()
+    optim: OptimizerSettings = OptimizerSettings()
+    research: ResearchSettings = ResearchSettings()
+    study_encoder: EncoderTraining = EncoderTraining()
+    study: StudySettings = StudySettings()
+    test: TestSettings = TestSettings()
+    compare: CompareSettings = CompareSettings()
+    run: RunSettings = RunSettings()
