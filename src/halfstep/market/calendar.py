@@ -81,8 +81,6 @@ class ServerZone:
         return first
 
 
-UTC_ZONE = ServerZone("UTC")
-
 
 def rollover_days(time: Seconds, zone: ServerZone, swap_days: tuple[int, ...]) -> npt.NDArray[np.int32]:
     """Return the nights of swap that fall between each bar's open and the open before.
