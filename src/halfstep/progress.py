@@ -4,9 +4,10 @@ Library code calls a `Progress`; the command line shows it as a bar with rate an
 notebooks pass `SILENT`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """A listener to one piece of work at a time."""
 

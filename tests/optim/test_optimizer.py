@@ -262,7 +262,7 @@ def test_state_is_halved_for_every_layer_kind() -> None:
     numbers = sum(spec.state_numbers for spec in partition_model(lstm).specs.values())
     # weights 1,368,064 + 2,048 rows; biases 2,048 and as many second moments
     assert numbers == 1_374_208
-    for module in (nn.Conv1d(16, 32, 5), nn.MultiheadAttention(32, 4), nn.Linear(64, 64)):
+    for module in (nn.Conv1d(16, 32, 5), nn.MultiheadAttention(128, 4), nn.Linear(64, 64)):
         optimizer = AdamMini.for_model(module)
         for param in module.parameters():
             param.grad = torch.ones_like(param)

@@ -21,7 +21,8 @@ def save_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, A
         kind: what it is, for example ``"encoder"``.
         facts: values that a reader must find equal, for example feature names and the hash of the data.
     """
-    metadata = {"format": FORMAT, "kind": kind, "facts": json.dumps(facts, sort_keys=True)}
+    # one key, because the library writes several in random order
+    metadata = {"halfstep": json.dumps({"format": FORMAT, "kind": kind, "facts": facts}, sort_keys=True)}
     tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
     with files.replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
@@ -41,13 +42,13 @@ def load_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, A
         raise MissingInputError(f"no {kind} at {path}. Make it with: {remedy}")
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
+            metadata = json.loads((stream.metadata() or {}).get("halfstep", "{}"))
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Make it again with: {remedy}") from None
     if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {metadata.get('kind', 'unknown weights')}, must hold {kind}. Make it with: {remedy}")
-    found = json.loads(metadata["facts"])
+    found = metadata["facts"]
     wanted = json.loads(json.dumps(facts))
     differing = [f"{name} {found.get(name)!r} instead of {value!r}" for name, value in wanted.items() if found.get(name) != value]
     if differing:

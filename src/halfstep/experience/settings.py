@@ -1,0 +1,32 @@
+"""Settings of trajectory collection."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResearchSettings:
+    """How a round of trajectories is collected."""
+
+    passes: int = 64
+    """Passes over the training span per round; each is one episode."""
+    group: int = 64
+    """Passes moved in lockstep and written as one shard. Has no influence on the actions."""
+    rho: tuple[float, ...] = (0.0, 0.9, 0.99)
+    """Correlations of the exploration noise from bar to bar, drawn per pass. Correlated noise holds positions for
+    hours; white noise flips sides each bar and mostly pays spread."""
+    scripted_share: float = 0.1
+    """Share of passes that follow a script: flat, always long, always short, random entries. The critic must have
+    seen what doing nothing is worth."""
+    discount: float = 0.99
+    """Discount per bar of the returns that are stored with an episode."""
+
+    def __post_init__(self) -> None:
+        for name in ("passes", "group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1.")
+        if not self.rho or not all(0 <= rho < 1 for rho in self.rho):
+            raise ValueError(f"rho: {self.rho}, must be numbers in [0, 1).")
+        if not 0 <= self.scripted_share <= 1:
+            raise ValueError(f"scripted_share: {self.scripted_share}, must lie in [0, 1].")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount: {self.discount}, must lie in (0, 1].")

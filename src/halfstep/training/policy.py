@@ -1,0 +1,77 @@
+"""A trained actor as the policy that research and test understand."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+from halfstep.nn.attention import Prepared
+from halfstep.nn.encoder import AttentionEncoder
+from halfstep.nn.policy import Actor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contexts:
+    """The context of every bar from ``first`` on, each encoded once.
+
+    Attributes:
+        first: bar of row 0.
+        rows: ``(bar, token, width)`` float32.
+        encoder_hash: of the encoder's weights.
+    """
+
+    first: int
+    rows: Float[Tensor, "bar token width"]
+    encoder_hash: str
+
+    def at(self, bars: np.ndarray[Any, np.dtype[np.int64]]) -> Float[Tensor, "batch token width"]:
+        """Return the contexts of bars."""
+        return self.rows[torch.from_numpy(bars - self.first)]
+
+
+def encode_contexts(encoder: AttentionEncoder, values: Float[Tensor, "bar feature"], first: int) -> Contexts:
+    """Encode every bar from ``first`` to the end."""
+    encoder.eval()
+    return Contexts(
+        first=first, rows=encoder.encode_table(values, first, len(values)), encoder_hash=weights_hash(encoder)
+    )
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """Return a SHA-256 of a module's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class NeuralPolicy:
+    """An actor over a table of contexts; sampling happens only where noise is given."""
+
+    def __init__(self, actor: Actor, contexts: Contexts) -> None:
+        self._actor, self._contexts = actor, contexts
+        self.hash = weights_hash(actor)
+
+    @torch.inference_mode()
+    def prepare(self, first: int, last: int) -> Prepared:
+        """Return keys and values of the contexts of bars ``first`` to ``last - 1``."""
+        begin = first - self._contexts.first
+        return self._actor.prepare(self._contexts.rows[begin : begin + last - first])
+
+    @torch.inference_mode()
+    def act(
+        self,
+        account: Float32[np.ndarray, "path 12"],
+        prepared: Any,
+        row: int,
+        noise: Float32[np.ndarray, "path 6"] | None,
+    ) -> Float64[np.ndarray, "path 6"]:
+        """Return netted actions; all paths share the bar's keys and values."""
+        kv = [(keys[row : row + 1], values[row : row + 1]) for keys, values in prepared]
+        drawn = None if noise is None else torch.from_numpy(noise)[None]
+        return self._actor(torch.from_numpy(account)[None], kv, drawn).action[0].double().numpy()
