@@ -1,0 +1,108 @@
+"""What doing something simple on the same bars, deposit, rules and costs would have given."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64
+
+from halfstep.backtest.metrics import drawdowns
+from halfstep.broker.engine import BatchedAccounts, Run, run_actions
+from halfstep.broker.rules import AccountRules
+from halfstep.broker.table import CLOSE, OPEN, MarketTable
+from halfstep.experience.seeds import generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """One comparison run."""
+
+    name: str
+    net: float
+    drawdown: float
+    """Maximal equity drawdown, account currency."""
+    deals: float
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomBand:
+    """Random policies with as many positions as ours.
+
+    Attributes:
+        nets: of each run, ``(run,)``.
+        p: (1 + runs at least as good as ours) / (1 + runs).
+    """
+
+    nets: Float64[np.ndarray, " run"]
+    p: float
+
+
+def simple_baselines(
+    table: MarketTable, rules: AccountRules, actions: Float64[np.ndarray, "bar 6"], first: int
+) -> list[Baseline]:
+    """Return flat, always long and always short, with the median volume and levels of the policy's own requests."""
+    typical = _typical_action(actions, table)
+    bars = len(actions)
+    found = []
+    for name, column in (("flat", None), ("always long", 0), ("always short", 3)):
+        plan = np.zeros((bars, 6))
+        if column is not None:
+            plan[:, column : column + 3] = typical
+        found.append(_baseline(name, run_actions(table, rules, plan, first), rules))
+    opened, closed = table.values[first + 1, OPEN], table.values[first + bars, CLOSE]
+    change = f"price {opened * table.instrument.point:.5f} to {closed * table.instrument.point:.5f}, {100 * (closed / opened - 1):+.2f} %"
+    return [*found[:1], *(replace(b, note=change) for b in found[1:])]
+
+
+def random_band(
+    table: MarketTable,
+    rules: AccountRules,
+    positions: pl.DataFrame,
+    first: int,
+    bars: int,
+    net: float,
+    *,
+    runs: int,
+    seed: int,
+) -> RandomBand:
+    """Play random policies: our positions' volumes and holding times in random order, gaps redrawn, sides by a coin.
+
+    Their positions have no stops or targets, because ours ended where theirs are planned to end.
+    """
+    random = generator(seed, "random baseline")
+    held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy())
+    lots = positions["lots"].to_numpy()
+    n = len(held)
+    free = max(0, bars - int(held.sum()))
+    plan = np.zeros((runs, bars, 6))
+    for run in range(runs):
+        order = random.permutation(n)
+        cuts = np.sort(random.integers(0, free + 1, n))
+        starts = cuts + np.concatenate([[0], np.cumsum(held[order])[:-1]]) if n else cuts
+        columns = 3 * random.integers(0, 2, n)
+        for start, index, column in zip(starts, order, columns, strict=True):
+            plan[run, start : start + held[index], column] = lots[index]
+    accounts = BatchedAccounts(table, _without_levels(rules), runs)
+    accounts.reset(first=first, stop=first + bars)
+    for bar in range(bars):
+        accounts.step(plan[:, bar])
+    nets = accounts.floats[:, 1] - rules.deposit
+    return RandomBand(nets=nets, p=float((1 + (nets >= net).sum()) / (1 + runs)))
+
+
+def _without_levels(rules: AccountRules) -> AccountRules:
+    return replace(rules, zero_level="none", volume_unit="lots")
+
+
+def _typical_action(actions: Float64[np.ndarray, "bar 6"], table: MarketTable) -> Float64[np.ndarray, " 3"]:
+    longs, shorts = actions[actions[:, 0] > 0][:, :3], actions[actions[:, 3] > 0][:, 3:]
+    asked = np.concatenate([longs, shorts])
+    if len(asked) == 0:
+        return np.array([table.instrument.lot_min, 1.0, 1.0])
+    return np.asarray(np.median(asked, axis=0), np.float64)
+
+
+def _baseline(name: str, run: Run, rules: AccountRules) -> Baseline:
+    path = np.concatenate([[rules.deposit], np.stack([run.equity_worst, run.equity], axis=1).ravel()])
+    return Baseline(name=name, net=float(run.equity[-1] - rules.deposit), drawdown=drawdowns(path)[1], deals=float(run.log.counts[0]))
