@@ -66,7 +66,7 @@ def random_band(
     runs: int,
     seed: int,
 ) -> RandomBand:
-    """Play random policies: our positions' volumes and holding times in random order, gaps redrawn, sides by a coin.
+    """Play random policies: our positions' volumes and holding times in random order, gaps redrawn, sides by coin.
 
     Their positions have no stops or targets, because ours ended where theirs are planned to end.
     """
@@ -74,12 +74,12 @@ def random_band(
     held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy())
     lots = positions["lots"].to_numpy()
     n = len(held)
-    free = max(0, bars - int(held.sum()))
+    free = max(0, bars - int(held.sum()) - n)  # one flat bar after each position, so that neighbours do not merge
     plan = np.zeros((runs, bars, 6))
     for run in range(runs):
         order = random.permutation(n)
         cuts = np.sort(random.integers(0, free + 1, n))
-        starts = cuts + np.concatenate([[0], np.cumsum(held[order])[:-1]]) if n else cuts
+        starts = cuts + np.concatenate([[0], np.cumsum(held[order] + 1)[:-1]]) if n else cuts
         columns = 3 * random.integers(0, 2, n)
         for start, index, column in zip(starts, order, columns, strict=True):
             plan[run, start : start + held[index], column] = lots[index]

@@ -14,8 +14,7 @@ from jaxtyping import Float64
 
 from halfstep.backtest.statistics import binomial_tail, wilson_interval
 
-NARROW_SPACE = "\u00a0"
-FEW_POSITIONS = 100
+THOUSANDS = "\u00a0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +70,7 @@ def money(value: float | int | None) -> str:
     """Return money with two decimals and narrow thousands, ``--`` for None, and never ``-0.00``."""
     if value is None:
         return "--"
-    text = f"{value:,.2f}".replace(",", NARROW_SPACE)
+    text = f"{value:,.2f}".replace(",", THOUSANDS)
     return "0.00" if text == "-0.00" else text
 
 
@@ -168,8 +167,8 @@ def _ratio_rows(path: Path, nets: np.ndarray) -> list[Row]:
     recovery = float(nets.sum()) / most if most > 0 else None
     sharpe = _sharpe(path)
     correlation, error = _line(balance)
-    held = path.lots != 0
-    level = float((path.equity_worst[held] / path.margin[held]).min()) if (path.margin[held] > 0).any() and held.any() else None
+    held = path.margin > 0
+    level = float((path.equity_worst[held] / path.margin[held]).min()) if held.any() else None
     z = z_score(nets > 0)
     return [
         _row("recovery_factor", "Recovery Factor", recovery, number(recovery), "net profit / maximal equity drawdown in money"),
@@ -189,7 +188,7 @@ def _sharpe(path: Path) -> float | None:
         return None
     r = np.diff(np.log(equity))
     r = r[r != 0]
-    if len(r) < 2 or r.std() == 0 or path.years <= 0:
+    if len(r) < 2 or r.std() < 1e-12 or path.years <= 0:
         return None
     return float(r.mean() / r.std() * math.sqrt(len(r) / path.years))
 

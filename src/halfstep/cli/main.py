@@ -7,8 +7,10 @@ Exit status: 0 done; 1 a check found something, or an unexpected error; 2 wrong 
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from halfstep._version import __version__
 from halfstep.errors import HalfstepError
@@ -33,11 +35,6 @@ class Verb:
 
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
-    Verb("study-encoder", "Train the encoder to forecast the next 24 bars of all features.", "study_encoder"),
-    Verb("research", "Collect trajectories over the training span in the strategy tester.", "research"),
-    Verb("study", "Train actor and critic on the collected trajectories.", "study"),
-    Verb("test", "Trade the unseen test span once with the trained actor, and write the report.", "test"),
-    Verb("report", "Write a run's report again, without trading again.", "report"),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
     Verb("doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"),
 )
@@ -86,6 +83,11 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted; what was finished is kept. Continue with --resume FOLDER.")
         return 130
+    except Exception as error:
+        path = Path("halfstep-error.txt").absolute()
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        _complain(f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; the details are in {path}.")
+        return 1
     except SystemExit as stop:  # help and usage errors of the flag parser
         return stop.code if isinstance(stop.code, int) else 2
 

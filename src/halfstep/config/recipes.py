@@ -32,7 +32,7 @@ def quick() -> Config:
         {
             "research": {"passes": 64, "group": 64},
             "study_encoder": {"epochs": 5, "patience": 3},
-            "study": {"updates": 600, "eval_every": 200},
+            "study": {"updates": 600, "eval_every": 300},
             "compare": {"seeds": 5},
             "run": {"rounds": 2},
         },

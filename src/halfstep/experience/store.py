@@ -82,10 +82,14 @@ class Steps:
 
 
 class EpisodeStore:
-    """A folder of episodes; create or open it with the class methods."""
+    """A folder of episodes; create or open it with the class methods.
 
-    def __init__(self, folder: Path, header: StoreHeader) -> None:
-        self.folder, self.header = folder, header
+    Args:
+        rounds: read only the first rounds; None = all.
+    """
+
+    def __init__(self, folder: Path, header: StoreHeader, *, rounds: int | None = None) -> None:
+        self.folder, self.header, self._rounds = folder, header, rounds
         self._load()
 
     @classmethod
@@ -175,7 +179,7 @@ class EpisodeStore:
         return self._arrays[name]
 
     def _load(self) -> None:
-        shards = [self._shard(path) for path in sorted(self.folder.glob("shard-*.safetensors"))]
+        shards = [self._shard(path) for path in _shards(self.folder, self._rounds)]
         empty = {name: np.zeros((0, width) if width else 0, kind) for name, (kind, width) in STEP_ARRAYS.items()}
         empty |= {name: np.zeros(0, kind) for name, kind in EPISODE_ARRAYS.items()}
         self._arrays = {name: np.concatenate([empty[name], *(shard[name] for shard in shards)]) for name in empty}
@@ -199,6 +203,16 @@ class EpisodeStore:
         if set(arrays) != {*STEP_ARRAYS, *EPISODE_ARRAYS} or metadata.get("checksum") != _checksum(arrays):
             raise StoreDamagedError(f"{path}: the checksum does not fit the arrays. {remedy}")
         return arrays
+
+
+def _shards(folder: Path, rounds: int | None) -> list[Path]:
+    """Return the shards of the first rounds, by round and group."""
+    found = []
+    for path in folder.glob("shard-r*-g*.safetensors"):
+        round_number, group = (int(part[1:]) for part in path.stem.split("-")[1:])
+        if rounds is None or round_number < rounds:
+            found.append((round_number, group, path))
+    return [path for _, _, path in sorted(found)]
 
 
 def _digest(header: StoreHeader) -> str:

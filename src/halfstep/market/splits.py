@@ -14,6 +14,8 @@ from halfstep.market.calendar import parse_date
 if TYPE_CHECKING:
     from halfstep.market.bars import Bars
 
+LEAST_TEST_DAYS = 14
+
 Dates = tuple[str, str]
 Span = tuple[int, int]
 
@@ -94,7 +96,7 @@ def choose_split(bars: "Bars") -> Split:
     """Return the split for bars whose owner named none.
 
     The reference split where the bars cover it, the default split for the bars of the installation; else the
-    last calendar month of the bars is the test, the month before it the validation, and at most twelve months
+    last calendar month of the bars (with the one before, if it has less than 14 days) is the test, the month before it the validation, and at most twelve months
     before that, beginning after the warm-up, are the training span. Bars of less than three months are cut at
     70 and 85 % of the days that follow the warm-up.
     """
@@ -113,6 +115,8 @@ def choose_split(bars: "Bars") -> Split:
         )
     first, last = _day(bars, warmup) + timedelta(days=1), _day(bars, len(bars) - 1) + timedelta(days=1)
     test = (last - timedelta(days=1)).replace(day=1)
+    if (last - test).days < LEAST_TEST_DAYS:  # the bars end early in a month: take the month before, too
+        test = (test - timedelta(days=1)).replace(day=1)
     validation = (test - timedelta(days=1)).replace(day=1)
     if (validation - first).days < 28:
         days = (last - first).days

@@ -95,7 +95,7 @@ def train_encoder(
     _set_reference(encoder, data)
     per_epoch = -(-len(origins) // settings.batch)
     learner = Learner(encoder, optimizer, optimizer_settings, per_epoch * settings.epochs)
-    checkpoint = Checkpoint(folder / "checkpoint.pt")
+    checkpoint = Checkpoint(folder / "encoder-checkpoint.pt")
     state = checkpoint.load() or {"epoch": 0, "curve": [], "best": None, "best_loss": float("inf"), "bytes": 0}
     if "learner" in state:
         learner.load_state_dict(state["learner"])
@@ -116,7 +116,7 @@ def train_encoder(
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
-    write_metric_lines(folder / "metrics.jsonl", state["curve"])
+    write_metric_lines(folder / "encoder-metrics.jsonl", state["curve"])
     save_weights(encoder, folder / "encoder.safetensors", kind="encoder", facts=encoder_facts(data))
     _, mse = evaluate(encoder, data, data.validation, settings.alpha)
     naive = naive_errors(encoder, data, data.validation).min(dim=0).values

@@ -100,7 +100,7 @@ def study(
         "actor": Learner(actor, optimizer, optimizer_settings, settings.updates),
     }
     batches = _Batches(data, settings, seed)
-    checkpoint = Checkpoint(folder / "checkpoint.pt")
+    checkpoint = Checkpoint(folder / "study-checkpoint.pt")
     state: dict[str, Any] = checkpoint.load() or {
         "update": 0, "curve": [], "validation": [], "best": None, "best_growth": -math.inf, "bytes": 0,
     }  # fmt: skip
@@ -122,7 +122,7 @@ def study(
     progress.finish()
     actor.load_state_dict(state["best"]["actor"])
     critic.load_state_dict(state["best"]["critic"])
-    write_metric_lines(folder / "metrics.jsonl", [*state["curve"], *state["validation"]])
+    write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
     facts = {"encoder": data.contexts.encoder_hash}
     save_weights(actor, folder / "actor.safetensors", kind="actor", facts=facts)
     save_weights(critic, folder / "critic.safetensors", kind="critic", facts=facts)

@@ -1,0 +1,83 @@
+"""Everything a program needs to know of the market: bars, features, spans, instrument, account table."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.table import MarketTable, market_table
+from halfstep.config.tables import Config
+from halfstep.experience.store import StoreHeader
+from halfstep.market.bars import Bars
+from halfstep.market.features import Features, compute_features
+from halfstep.market.indicators import atr_points
+from halfstep.market.instruments import Instrument, instrument
+from halfstep.market.read import default_bars, read_bars
+from halfstep.market.splits import Split, SplitSpans, choose_split, split_spans
+from halfstep.market.synthetic import random_bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class Market:
+    """Frozen inputs of every stage, made from a configuration alone."""
+
+    bars: Bars
+    features: Features
+    split: Split
+    spans: SplitSpans
+    instrument: Instrument
+    rules: AccountRules
+    table: MarketTable
+    test_rules: AccountRules
+    test_table: MarketTable
+    discount: float
+
+    @property
+    def store_header(self) -> StoreHeader:
+        """What trajectories over this market carry."""
+        return StoreHeader(
+            bars_hash=self.bars.hash,
+            feature_set=self.features.set_id,
+            rules_hash=rules_hash(self.rules, self.instrument),
+            symbol=self.bars.symbol,
+            discount=self.discount,
+        )
+
+
+def load_bars(config: Config) -> Bars:
+    """Return the bars a configuration names."""
+    data = config.data
+    if data.made_up:
+        return random_bars(data.made_up, seed=config.run.seed)
+    if data.bars is None:
+        return default_bars()
+    return read_bars(Path(data.bars), symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
+
+
+def load_market(config: Config) -> Market:
+    """Return the market of a configuration.
+
+    Raises:
+        HalfstepError: of the reader, or where the bars do not cover the spans.
+    """
+    bars = load_bars(config)
+    given = config.split
+    if given.train is None or given.validation is None or given.test is None:
+        split = choose_split(bars)
+    else:
+        split = Split(train=given.train, validation=given.validation, test=given.test)
+    traded = instrument(bars.symbol, profile=config.instrument.profile)
+    rules = config.broker
+    closing = replace(rules, close_at_end=True)
+    atr = atr_points(bars)
+    return Market(
+        bars=bars,
+        features=compute_features(bars, config.data.features),
+        split=split,
+        spans=split_spans(bars, split),
+        instrument=traded,
+        rules=rules,
+        table=market_table(bars, traded, rules, atr_points=atr),
+        test_rules=closing,
+        test_table=market_table(bars, traded, closing, atr_points=atr),
+        discount=config.research.discount,
+    )

@@ -1,0 +1,46 @@
+"""The verbs: each resolves its configuration and calls one program."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from halfstep.cli import flags
+from halfstep.cli.console import console, progress_for
+from halfstep.config.load import to_toml
+
+
+def run(description: str, argv: Sequence[str]) -> int:
+    """Bars to report."""
+    request = flags.parse("run", description, argv)
+    if request.flags.dry_run:
+        sys.stdout.write(to_toml(request.config))
+        return 0
+    from halfstep.cli.programs.market import load_market  # heavy: torch, numba, polars
+    from halfstep.cli.programs.run import print_summary, run_all
+
+    screen = console()
+    market = load_market(request.config)  # before the folder: wrong input leaves nothing behind
+    with request.folder("run") as folder:
+        screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
+        data, metrics = run_all(request.config, folder, market, progress_for(screen))
+        print_summary(data, screen)
+        if request.flags.json:
+            sys.stdout.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        screen.print(f"Report: {(folder.path / 'report' / 'report.html').absolute()}", soft_wrap=True)
+    return 0
+
+
+def show_config(description: str, argv: Sequence[str]) -> int:
+    """Print the resolved configuration."""
+    sys.stdout.write(to_toml(flags.parse("show-config", description, argv).config))
+    return 0
+
+
+def doctor(description: str, argv: Sequence[str]) -> int:
+    """Say what is installed and what is missing."""
+    if any(flag in argv for flag in ("-h", "--help")):
+        sys.stdout.write(f"usage: halfstep doctor\n\n{description}\n")
+        return 0
+    from halfstep.cli.programs.doctor import examine  # heavy: torch
+
+    return examine(console())
