@@ -15,9 +15,14 @@ from halfstep import files
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     files.write_json(path, {"old": 1})
-    with pytest.raises(RuntimeError, match="half"), files.replacing(path) as temporary:
-        temporary.write_text("half of the new fi")
-        raise RuntimeError("half written")
+
+    def write_half() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half of the new fi")
+            raise RuntimeError("half written")
+
+    with pytest.raises(RuntimeError, match="half"):
+        write_half()
     assert json.loads(path.read_text()) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
@@ -54,4 +59,6 @@ def test_a_temporary_of_a_living_process_is_kept(tmp_path: Path) -> None:
 def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
-    assert files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert (
+        files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )  # FIPS 180-2

@@ -67,7 +67,14 @@ class DataError(HalfstepError, ValueError):
         value: object = None,
         hint: str | None = None,
     ) -> None:
-        self.what, self.file, self.row, self.column, self.value, self.hint = what, file, row, column, value, hint
+        self.what, self.file, self.row, self.column, self.value, self.hint = (
+            what,
+            file,
+            row,
+            column,
+            value,
+            hint,
+        )
         place = ":".join(str(part) for part in (file, row) if part is not None)
         named = f"column {column!r}: {what}" if column is not None else what
         message = f"{place}: {named}" if place else named

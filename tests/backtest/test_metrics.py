@@ -16,7 +16,14 @@ NETS = [-100.0, 300, 500, -50, 800, -120, -80, 450, 20, -20]
 SIDES = [1, 1, -1, 1, -1, -1, 1, 1, -1, 1]
 
 
-def path(nets: list[float], sides: list[int] | None = None, equity: list[float] | None = None, worst: list[float] | None = None, deposit: float = 1000.0, years: float = 1.0) -> Path:
+def path(
+    nets: list[float],
+    sides: list[int] | None = None,
+    equity: list[float] | None = None,
+    worst: list[float] | None = None,
+    deposit: float = 1000.0,
+    years: float = 1.0,
+) -> Path:
     balance = deposit + np.cumsum(nets) if nets else np.array([deposit])
     equities = np.array(equity if equity is not None else balance, float)
     return Path(
@@ -66,7 +73,9 @@ def test_z_score() -> None:
 
 
 def test_equity_rows_use_the_worst_of_each_bar() -> None:
-    rows = compute_rows(path([30.0], equity=[10020, 10005, 10050, 10030], worst=[9950, 10000, 9900, 9990], deposit=10_000.0))
+    rows = compute_rows(
+        path([30.0], equity=[10020, 10005, 10050, 10030], worst=[9950, 10000, 9900, 9990], deposit=10_000.0)
+    )
     found = texts(rows)
     assert found["equity_dd_maximal"] == "120.00 (1.20%)"
     assert found["equity_dd_absolute"] == "100.00"
@@ -89,9 +98,15 @@ def test_degenerate_results(nets: list[float]) -> None:
 
 @given(st.lists(st.floats(-500, 500), max_size=40))
 def test_relations_of_rows(nets: list[float]) -> None:
-    found = {row.key: row.value for row in compute_rows(path(nets, [1 if k % 2 else -1 for k in range(len(nets))]))}
+    found = {
+        row.key: row.value for row in compute_rows(path(nets, [1 if k % 2 else -1 for k in range(len(nets))]))
+    }
     assert found["net_profit"] == pytest.approx(sum(nets), abs=1e-6)
-    assert found["short_trades"] + found["long_trades"] == found["profit_trades"] + found["loss_trades"] == len(nets)  # type: ignore[operator]
+    assert (
+        found["short_trades"] + found["long_trades"]
+        == found["profit_trades"] + found["loss_trades"]
+        == len(nets)
+    )  # type: ignore[operator]
 
 
 @pytest.mark.pitfall("T26")
@@ -105,7 +120,9 @@ def test_interquartile_mean() -> None:
     assert s.interquartile_mean(np.arange(1.0, 11)) == 5.5
     assert s.interquartile_mean(np.array([1.0, 2, 3, 4, 100])) == 3.0
     values = np.array([3.0, 1, 2, 5, 4])
-    assert s.seed_interval(values, draws=500, seed=1) == s.seed_interval(values[::-1].copy(), draws=500, seed=1)
+    assert s.seed_interval(values, draws=500, seed=1) == s.seed_interval(
+        values[::-1].copy(), draws=500, seed=1
+    )
 
 
 @given(st.floats(-30, 30), st.integers(1, 60))
@@ -116,7 +133,13 @@ def test_student_t_equals_scipy(t: float, freedom: int) -> None:
 
 def test_the_equivalence_sentence() -> None:
     reference = np.array([0.398, 0.402, 0.400, 0.401, 0.399])
-    found = s.compare_paired("adam_mini", reference + np.array([-0.002, 0.001, 0.003, -0.001, 0.0]), "adamw", reference, margin=0.01)
+    found = s.compare_paired(
+        "adam_mini",
+        reference + np.array([-0.002, 0.001, 0.003, -0.001, 0.0]),
+        "adamw",
+        reference,
+        margin=0.01,
+    )
     assert found is not None
     assert found.sentence == (
         "adam_mini - adamw: +0.00020 (95 % -0.00219 … +0.00259), 5 seeds; within ±1 % (±0.00400): shown, p = 0.0058"

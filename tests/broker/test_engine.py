@@ -167,7 +167,9 @@ def observed(run: Run, accounts_floats: np.ndarray, base: int) -> dict[str, Any]
     }  # fmt: skip
 
 
-def state_after(table: MarketTable, actions: list[list[float]], rules: AccountRules, backend: str) -> np.ndarray:
+def state_after(
+    table: MarketTable, actions: list[list[float]], rules: AccountRules, backend: str
+) -> np.ndarray:
     accounts = BatchedAccounts(table, rules, 1, backend=backend)  # type: ignore[arg-type]
     accounts.reset(first=0, stop=len(actions))
     for action in actions:
@@ -182,7 +184,11 @@ def check(name: str, backend: str, base: int) -> None:
     run = play(table, actions, rules, backend)
     seen = observed(run, np.zeros(0), base)
     floats = state_after(table, actions, rules, backend)
-    seen |= {"entry": floats[_kernel.ENTRY] - base, "sl": floats[_kernel.SL] - base, "tp": floats[_kernel.TP] - base}
+    seen |= {
+        "entry": floats[_kernel.ENTRY] - base,
+        "sl": floats[_kernel.SL] - base,
+        "tp": floats[_kernel.TP] - base,
+    }
     for key, value in expected.items():
         np.testing.assert_allclose(seen[key], value, rtol=0, atol=1e-6, err_msg=f"{name}: {key}")
 
@@ -192,7 +198,9 @@ def test_golden_scenario(name: str, backend: str) -> None:
     check(name, backend, 110_000)
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDENS if int(name[1:3]) <= 25 or 31 <= int(name[1:3]) <= 33])
+@pytest.mark.parametrize(
+    "name", [name for name in GOLDENS if int(name[1:3]) <= 25 or 31 <= int(name[1:3]) <= 33]
+)
 def test_golden_scenario_at_another_price_level(name: str) -> None:
     if "margin" in GOLDENS[name][3]:
         pytest.skip("margin depends on the price level")
@@ -210,7 +218,13 @@ def test_lot_steps(backend: str) -> None:
 @pytest.mark.pitfall("T6")
 def test_swap_nights(backend: str) -> None:
     """Three bars that open Tuesday 12:00, Wednesday 00:00 and Thursday 00:00: nights 0, 1, 3."""
-    times = [TUESDAY - 3600, TUESDAY, parse_date("2023-06-07"), parse_date("2023-06-08"), parse_date("2023-06-08") + 3600]
+    times = [
+        TUESDAY - 3600,
+        TUESDAY,
+        parse_date("2023-06-07"),
+        parse_date("2023-06-08"),
+        parse_date("2023-06-08") + 3600,
+    ]
     swapped = replace(EURUSD, swap_long=-6.5, swap_short=1.5)
     bars = "0/20/-20/10;0/20/-20/10;0/20/-20/10;10/20/0/10"
     run = play(market(bars, of=swapped, times=times), [A, A, A, FLAT], RULES, backend)
@@ -219,13 +233,17 @@ def test_swap_nights(backend: str) -> None:
     assert run.balance[3] == pytest.approx(9_997.40)
     short = [sell(0.10, 300, 200)] * 3
     bars = "0/20/-20/-10;0/20/-20/-10;0/20/-20/-10"
-    assert play(market(bars, of=swapped, times=times[:4]), short, RULES, backend).equity[2] == pytest.approx(10_000.60)
+    assert play(market(bars, of=swapped, times=times[:4]), short, RULES, backend).equity[2] == pytest.approx(
+        10_000.60
+    )
 
 
 def test_a_partial_close_realises_its_share_of_the_swap(backend: str) -> None:
     times = [TUESDAY - 3600, TUESDAY, parse_date("2023-06-07")]
     swapped = replace(EURUSD, swap_long=-6.5)
-    run = play(market("0/20/-20/10;10/20/0/10", of=swapped, times=times), [buy(0.30, 300, 200), A], RULES, backend)
+    run = play(
+        market("0/20/-20/10;10/20/0/10", of=swapped, times=times), [buy(0.30, 300, 200), A], RULES, backend
+    )
     assert run.balance[1] == pytest.approx(9_998.70)
     assert run.equity[1] == pytest.approx(9_998.05)
 
@@ -240,7 +258,9 @@ def test_ask_bars_become_bid(backend: str) -> None:
 def test_spread_floor() -> None:
     assert play(market("0/150/-100/100", spread=0), [A], RULES, "single").equity[0] == pytest.approx(10_009)
     free = replace(RULES, spread_floor_points=0)
-    assert play(market("0/150/-100/100", spread=0, rules=free), [A], free, "single").equity[0] == pytest.approx(10_010)
+    assert play(market("0/150/-100/100", spread=0, rules=free), [A], free, "single").equity[
+        0
+    ] == pytest.approx(10_010)
     assert market("0/150/-100/100", spread=-1).values[1, _kernel.SPREAD] == 10
 
 
@@ -256,11 +276,15 @@ def test_profit_in_a_currency_that_is_the_base(backend: str) -> None:
     """USDJPY: 490 points of 10 JPY each, at 150.500."""
     jpy = replace(instrument("USDJPY"), swap_long=0.0, swap_short=0.0)
     rules = replace(RULES, spread_floor_points=10)
-    run = play(market("0/600/-100/500", of=jpy, base=150_000, rules=rules), [buy(0.10, 1000, 300)], rules, backend)
+    run = play(
+        market("0/600/-100/500", of=jpy, base=150_000, rules=rules), [buy(0.10, 1000, 300)], rules, backend
+    )
     assert run.equity[0] == pytest.approx(10_032.5581395, abs=1e-6)
     assert run.margin[0] == pytest.approx(100.0)
     none = replace(rules, zero_level="none")
-    ruined = play(market("0/20/-20000/-100", of=jpy, base=150_000, rules=none), [[5, 1, 0, 0, 0, 0]], none, backend)
+    ruined = play(
+        market("0/20/-20000/-100", of=jpy, base=150_000, rules=none), [[5, 1, 0, 0, 0, 0]], none, backend
+    )
     assert ruined.balance[0] == pytest.approx(2_499.6447734, abs=1e-6)
     assert ruined.status == 1
 
@@ -311,8 +335,12 @@ def test_orders_fill_at_the_next_open() -> None:
 @pytest.mark.pitfall("T5")
 def test_costs_by_hand() -> None:
     rules = replace(RULES, commission=3.5, close_at_end=True, lot_cap=1.0)
-    assert play(market("0/100/-10/100", rules=rules), [buy(1, 900, 900)], rules, "single").balance[0] == pytest.approx(10_083)
-    assert play(market("0/10/-110/-110", rules=rules), [sell(1, 900, 900)], rules, "single").balance[0] == pytest.approx(10_093)
+    assert play(market("0/100/-10/100", rules=rules), [buy(1, 900, 900)], rules, "single").balance[
+        0
+    ] == pytest.approx(10_083)
+    assert play(market("0/10/-110/-110", rules=rules), [sell(1, 900, 900)], rules, "single").balance[
+        0
+    ] == pytest.approx(10_093)
 
 
 def random_actions(n: int, seed: int) -> np.ndarray:
@@ -349,7 +377,9 @@ def test_rewards_and_balances_add_up(seed: int) -> None:
     assert run.reward.sum() == pytest.approx(math.log(max(run.equity[-1], floor) / rules.deposit), abs=1e-12)
     deals = deals_frame(run.log, table)
     assert trades_frame(deals)["net"].sum() == pytest.approx(run.balance[-1] - rules.deposit, abs=1e-6)
-    assert positions_frame(deals, table)["net"].sum() == pytest.approx(run.balance[-1] - rules.deposit, abs=1e-6)
+    assert positions_frame(deals, table)["net"].sum() == pytest.approx(
+        run.balance[-1] - rules.deposit, abs=1e-6
+    )
     assert np.bincount(run.outcome, minlength=8).sum() == len(run.bar)
 
 
@@ -359,7 +389,9 @@ def test_long_and_short_mirror(seed: int) -> None:
     rules = replace(RULES, spread_floor_points=0, leverage=500.0)
     free = replace(EURUSD, spread_floor_points=0)
     bars = replace(random_bars(120, seed=seed % 5), spread=np.zeros(120, np.int32))
-    mirrored = replace(bars, open=2.2 - bars.open, high=2.2 - bars.low, low=2.2 - bars.high, close=2.2 - bars.close)
+    mirrored = replace(
+        bars, open=2.2 - bars.open, high=2.2 - bars.low, low=2.2 - bars.high, close=2.2 - bars.close
+    )
     actions = random_actions(110, seed)
     ours = run_actions(market_table(bars, free, rules), rules, actions, 1)
     theirs = run_actions(market_table(mirrored, free, rules), rules, actions[:, [3, 4, 5, 0, 1, 2]], 1)

@@ -1,6 +1,5 @@
 """Trajectories are collected repeatably, kept safely and sampled fairly."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,11 @@ def table() -> MarketTable:
 
 def header(table: MarketTable) -> StoreHeader:
     return StoreHeader(
-        bars_hash=table.bars.hash, feature_set="robust9/1", rules_hash=rules_hash(RULES, table.instrument), symbol="EURUSD", discount=0.99
+        bars_hash=table.bars.hash,
+        feature_set="robust9/1",
+        rules_hash=rules_hash(RULES, table.instrument),
+        symbol="EURUSD",
+        discount=0.99,
     )
 
 
@@ -44,8 +47,8 @@ def collect(folder: Path, table: MarketTable, **settings: object) -> tuple[Episo
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, table: MarketTable) -> Iterator[EpisodeStore]:
-    yield collect(tmp_path_factory.mktemp("store"), table)[0]
+def store(tmp_path_factory: pytest.TempPathFactory, table: MarketTable) -> EpisodeStore:
+    return collect(tmp_path_factory.mktemp("store"), table)[0]
 
 
 def test_every_decision_is_accounted_for(tmp_path: Path, table: MarketTable) -> None:
@@ -69,7 +72,9 @@ def test_bytes_per_recorded_bar(store: EpisodeStore) -> None:
     assert size / store.length.sum() < 68
 
 
-def test_noise_does_not_depend_on_the_grouping(tmp_path: Path, table: MarketTable, store: EpisodeStore) -> None:
+def test_noise_does_not_depend_on_the_grouping(
+    tmp_path: Path, table: MarketTable, store: EpisodeStore
+) -> None:
     other, _ = collect(tmp_path, table, group=7)
     assert len(list(tmp_path.glob("shard-*"))) == 4
     np.testing.assert_array_equal(other.column("action"), store.column("action"))
@@ -97,7 +102,11 @@ def test_replaying_stored_actions_reproduces_the_account(store: EpisodeStore, ta
 def test_stored_rewards_add_up(store: EpisodeStore) -> None:
     account, reward = np.asarray(store.column("account"), float), np.asarray(store.column("reward"), float)
     for episode in range(len(store)):
-        start, first, length = store._account_start[episode], store._start[episode], int(store.length[episode])
+        start, first, length = (
+            store._account_start[episode],
+            store._start[episode],
+            int(store.length[episode]),
+        )
         rows = slice(first, first + length)
         gain = (reward[rows, 1] * np.maximum(account[start : start + length, 0], RULES.floor)).sum()
         assert gain == pytest.approx(account[start + length, 1] - RULES.deposit, abs=0.05)
@@ -120,7 +129,9 @@ def test_damaged_shard_is_named(tmp_path: Path, table: MarketTable, position: fl
 
 def test_foreign_and_absent_stores_are_named(tmp_path: Path, table: MarketTable) -> None:
     collect(tmp_path / "store", table)
-    other = StoreHeader(bars_hash="x", feature_set="robust9/1", rules_hash="y", symbol="EURUSD", discount=0.99)
+    other = StoreHeader(
+        bars_hash="x", feature_set="robust9/1", rules_hash="y", symbol="EURUSD", discount=0.99
+    )
     with pytest.raises(StoreMismatchError, match="bars_hash"):
         EpisodeStore.open(tmp_path / "store", expect=other)
     with pytest.raises(MissingInputError, match="halfstep research"):
@@ -149,6 +160,12 @@ def test_gathered_rewards_stop_at_the_end(store: EpisodeStore) -> None:
 
 
 def test_sampling_weights_golden() -> None:
-    np.testing.assert_allclose(return_weights(np.array([0.0, 1, 2, 3, 10])), [0.021558, 0.047214, 0.078104, 0.115542, 0.737581], atol=5e-7)
-    np.testing.assert_allclose(return_weights(np.array([-3.0, -1, 2])), [0.001149, 0.047448, 0.951404], atol=5e-7)
+    np.testing.assert_allclose(
+        return_weights(np.array([0.0, 1, 2, 3, 10])),
+        [0.021558, 0.047214, 0.078104, 0.115542, 0.737581],
+        atol=5e-7,
+    )
+    np.testing.assert_allclose(
+        return_weights(np.array([-3.0, -1, 2])), [0.001149, 0.047448, 0.951404], atol=5e-7
+    )
     np.testing.assert_allclose(return_weights(np.zeros(3)), 1 / 3)

@@ -26,7 +26,10 @@ def test_offsets_equal_the_zone_database(moment: int) -> None:
         assert ServerZone(name).offset(np.array([moment]))[0] == delta.total_seconds() + shift
     zone = ServerZone("server-us")
     there = zone.to_server(np.array([moment]))
-    assert zone.to_utc(there)[0] in (moment, moment - 3600)  # the repeated hour of autumn: its first occurrence
+    assert zone.to_utc(there)[0] in (
+        moment,
+        moment - 3600,
+    )  # the repeated hour of autumn: its first occurrence
 
 
 def test_a_skipped_hour_does_not_exist() -> None:
@@ -42,7 +45,9 @@ def test_a_repeated_hour_is_told_apart_by_order() -> None:
 @pytest.mark.pitfall("T6")
 def test_nights_of_a_week_add_up_to_seven() -> None:
     utc = ServerZone("UTC")
-    tuesday_to_thursday = stamps("2023-06-06T12:00", "2023-06-07T00:00", "2023-06-07T12:00", "2023-06-08T00:00")
+    tuesday_to_thursday = stamps(
+        "2023-06-06T12:00", "2023-06-07T00:00", "2023-06-07T12:00", "2023-06-08T00:00"
+    )
     assert list(rollover_days(tuesday_to_thursday, utc, FX)) == [0, 1, 0, 3]
     over_the_weekend = stamps("2023-06-09T12:00", "2023-06-12T12:00")
     assert list(rollover_days(over_the_weekend, utc, FX)) == [0, 1]

@@ -35,7 +35,9 @@ def test_features_of_a_row_share_one_bar(name: str) -> None:
     jumped = {column: getattr(bars, column).copy() for column in PRICE_COLUMNS}
     for column in jumped.values():
         column[201] *= 1.05  # a jump in the next bar
-    np.testing.assert_array_equal(compute_features(replace(bars, **jumped), name).values[:201], features.values[:201])
+    np.testing.assert_array_equal(
+        compute_features(replace(bars, **jumped), name).values[:201], features.values[:201]
+    )
 
 
 @pytest.mark.pitfall("R6")
@@ -79,14 +81,17 @@ def test_features_settle_within_the_warm_up() -> None:
 @pytest.mark.pitfall("D1")
 def test_volume_feature_keeps_its_range(shared_data: Callable[[str], Path]) -> None:
     bars = read_bars(shared_data("EURUSD_H1_mt5_2022-01_2024-01.csv.gz"))
-    train, test = slice(bars.index_at("2023-01-01"), bars.index_at("2024-01-01")), slice(bars.index_at("2024-01-01"), None)
+    train, test = (
+        slice(bars.index_at("2023-01-01"), bars.index_at("2024-01-01")),
+        slice(bars.index_at("2024-01-01"), None),
+    )
     ours = compute_features(bars).values[:, 4]
     assert (ours[test] > np.quantile(ours[train], 0.99)).sum() == 2  # of 528
-    assert (bars.volume[test] > np.quantile(bars.volume[train], 0.99)).mean() == pytest.approx(0.127, abs=5e-4)
+    assert (bars.volume[test] > np.quantile(bars.volume[train], 0.99)).mean() == pytest.approx(
+        0.127, abs=5e-4
+    )
 
 
 def test_an_unknown_set_is_named() -> None:
     with pytest.raises(ConfigError, match=r"features: 'robust8', must be one of robust9, published9"):
         compute_features(random_bars(10, seed=1), "robust8")
-
-

@@ -15,7 +15,9 @@ from halfstep.market.synthetic import random_bars
 
 talib = pytest.importorskip("talib", reason="the oracle TA-Lib is not installed (extra `oracles`)")
 
-CLOSE = np.array([100, 102, 101, 103, 104, 103, 105, 107, 106, 108, 107, 109, 110, 108, 111, 112, 110, 113, 112, 114.0])
+CLOSE = np.array(
+    [100, 102, 101, 103, 104, 103, 105, 107, 106, 108, 107, 109, 110, 108, 111, 112, 110, 113, 112, 114.0]
+)
 
 
 @pytest.fixture(scope="module", params=["made up", "real"])
@@ -28,8 +30,12 @@ def bars(request: pytest.FixtureRequest, shared_data: Callable[[str], Path]) -> 
 def test_indicators_of_twenty_closes() -> None:
     high, low = CLOSE + 1, CLOSE - 1
     np.testing.assert_allclose(indicators.rsi(CLOSE)[14:17], [73.913043, 75.079872, 68.482403], atol=5e-7)
-    np.testing.assert_allclose(indicators.atr(high, low, CLOSE)[14:17], [2.642857, 2.571429, 2.642857], atol=5e-7)
-    np.testing.assert_allclose(indicators.cci(high, low, CLOSE)[13:16], [70.270270, 129.629630, 134.895833], atol=5e-7)
+    np.testing.assert_allclose(
+        indicators.atr(high, low, CLOSE)[14:17], [2.642857, 2.571429, 2.642857], atol=5e-7
+    )
+    np.testing.assert_allclose(
+        indicators.cci(high, low, CLOSE)[13:16], [70.270270, 129.629630, 134.895833], atol=5e-7
+    )
     main, signal = indicators.macd(CLOSE)
     np.testing.assert_allclose(main[[1, 2, 19]], [0.15954416, 0.20295290, 3.05025675], atol=5e-9)
     np.testing.assert_allclose(signal[[8, 19]], [0.63111847, 2.56765430], atol=5e-9)
@@ -87,7 +93,9 @@ def test_compiled_and_plain_forms_agree_to_the_bit() -> None:
         "sma": (bars.close, 9),
         "median_before": (bars.volume, 120),
     }.items():
-        np.testing.assert_array_equal(indicators.plain[name](*arguments), indicators._compiled[name](*arguments))
+        np.testing.assert_array_equal(
+            indicators.plain[name](*arguments), indicators._compiled[name](*arguments)
+        )
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.integers(1, 8))

@@ -20,7 +20,10 @@ def test_point_values() -> None:
 
 def test_profiles_change_the_costs() -> None:
     assert (instrument("GBPUSD").spread_floor_points, instrument("GBPUSD").commission) == (14, 0.0)
-    assert (instrument("GBPUSD", profile="raw").spread_floor_points, instrument("GBPUSD", profile="raw").commission) == (2, 3.5)
+    assert (
+        instrument("GBPUSD", profile="raw").spread_floor_points,
+        instrument("GBPUSD", profile="raw").commission,
+    ) == (2, 3.5)
     free = instrument("GBPUSD", profile="free")
     assert (free.spread_floor_points, free.commission, free.swap_long, free.swap_short) == (0, 0, 0, 0)
 
@@ -32,7 +35,14 @@ def test_an_unknown_symbol_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("digits", 9), ("lot_step", 0.0), ("lot_min", 0.015), ("commission", -1.0), ("swap_days", (1, 1)), ("swap_long", float("nan"))],
+    [
+        ("digits", 9),
+        ("lot_step", 0.0),
+        ("lot_min", 0.015),
+        ("commission", -1.0),
+        ("swap_days", (1, 1)),
+        ("swap_long", float("nan")),
+    ],
 )
 def test_a_wrong_contract_is_named(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):

@@ -7,7 +7,14 @@ import pytest
 
 from halfstep.errors import ConfigError, CoverageError
 from halfstep.market.read import default_bars, read_bars
-from halfstep.market.splits import DEFAULT_SPLIT, REFERENCE_SPLIT, Split, choose_split, split_spans, training_origins
+from halfstep.market.splits import (
+    DEFAULT_SPLIT,
+    REFERENCE_SPLIT,
+    Split,
+    choose_split,
+    split_spans,
+    training_origins,
+)
 from halfstep.market.synthetic import random_bars
 
 
@@ -50,13 +57,33 @@ def test_short_bars_still_split_and_too_short_ones_are_refused() -> None:
 
 def test_spans_outside_the_bars_are_refused() -> None:
     bars = random_bars(3000, seed=1)
-    with pytest.raises(CoverageError, match="the test span 2024-01-01 to 2024-02-01 is not inside the bars") as caught:
-        split_spans(bars, Split(train=("2022-03-01", "2022-05-01"), validation=("2022-05-01", "2022-06-01"), test=("2024-01-01", "2024-02-01")))
+    with pytest.raises(
+        CoverageError, match="the test span 2024-01-01 to 2024-02-01 is not inside the bars"
+    ) as caught:
+        split_spans(
+            bars,
+            Split(
+                train=("2022-03-01", "2022-05-01"),
+                validation=("2022-05-01", "2022-06-01"),
+                test=("2024-01-01", "2024-02-01"),
+            ),
+        )
     assert "The bars cover 2022-01-03 00:00 to 2022-06-24 23:00" in str(caught.value)
     with pytest.raises(CoverageError, match="but 620 are needed"):
-        split_spans(bars, Split(train=("2022-01-10", "2022-04-01"), validation=("2022-04-01", "2022-05-01"), test=("2022-05-01", "2022-06-01")))
+        split_spans(
+            bars,
+            Split(
+                train=("2022-01-10", "2022-04-01"),
+                validation=("2022-04-01", "2022-05-01"),
+                test=("2022-05-01", "2022-06-01"),
+            ),
+        )
 
 
 def test_overlapping_spans_are_refused() -> None:
     with pytest.raises(ConfigError, match="must be disjoint"):
-        Split(train=("2022-01-01", "2022-03-01"), validation=("2022-02-01", "2022-04-01"), test=("2022-04-01", "2022-05-01"))
+        Split(
+            train=("2022-01-01", "2022-03-01"),
+            validation=("2022-02-01", "2022-04-01"),
+            test=("2022-04-01", "2022-05-01"),
+        )

@@ -14,7 +14,9 @@ from halfstep.optim.optimizer import AdamMini
 from halfstep.optim.partition import Rule, partition_model
 
 
-def stepped(values: Any, grads: list[Any], *, blocks: str = "row", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def stepped(
+    values: Any, grads: list[Any], *, blocks: str = "row", dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return a parameter and its state after one step per gradient."""
     module = nn.Module()
     module.weight = nn.Parameter(torch.tensor(values, dtype=dtype))
@@ -30,7 +32,9 @@ def stepped(values: Any, grads: list[Any], *, blocks: str = "row", dtype: torch.
 @pytest.mark.pitfall("K1")
 def test_negative_corrections_are_applied() -> None:
     param, _ = stepped([[0.0] * 4], [[[1, -2, 3, -4]]])
-    torch.testing.assert_close(param, torch.tensor([[-3.6515e-4, 7.3030e-4, -1.09545e-3, 1.46059e-3]]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        param, torch.tensor([[-3.6515e-4, 7.3030e-4, -1.09545e-3, 1.46059e-3]]), rtol=1e-4, atol=0
+    )
 
 
 @pytest.mark.pitfall("K1b")
@@ -43,9 +47,14 @@ def test_two_steps_by_hand(dtype: torch.dtype, tolerance: float) -> None:
     )  # fmt: skip
     expected = [[0.9437695003, -1.1753798368, 0.6074634994], [1.8626116687, -0.1333903313, -3.2390278021]]
     torch.testing.assert_close(param, torch.tensor(expected, dtype=dtype), rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(state["exp_avg_sq"][:, 0], torch.tensor([4.66366667e-3, 3.999e-5], dtype=dtype), rtol=1e-6, atol=0)
     torch.testing.assert_close(
-        state["exp_avg"], torch.tensor([[-0.01, 0.18, 0.02], [0.009, 0.009, 0.039]], dtype=dtype), rtol=1e-6, atol=1e-8
+        state["exp_avg_sq"][:, 0], torch.tensor([4.66366667e-3, 3.999e-5], dtype=dtype), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(
+        state["exp_avg"],
+        torch.tensor([[-0.01, 0.18, 0.02], [0.009, 0.009, 0.039]], dtype=dtype),
+        rtol=1e-6,
+        atol=1e-8,
     )
 
 
@@ -64,7 +73,9 @@ def test_every_element_counts_once() -> None:
 @pytest.mark.pitfall("K6")
 def test_eps_is_added_after_bias_correction() -> None:
     assert stepped([[0.0]], [[[1e-8]]], lr=1.0)[0].item() == pytest.approx(-0.5, rel=1e-4)
-    assert stepped([[0.0]], [[[1e-25]]], lr=1e-3, dtype=torch.float64)[0].item() == pytest.approx(-1e-20, rel=1e-4)
+    assert stepped([[0.0]], [[[1e-25]]], lr=1e-3, dtype=torch.float64)[0].item() == pytest.approx(
+        -1e-20, rel=1e-4
+    )
     assert torch.equal(stepped([[1.5, 2.5]], [[[0.0, 0.0]]] * 10)[0], torch.tensor([[1.5, 2.5]]))
 
 
@@ -128,14 +139,21 @@ def test_missing_gradient_changes_nothing() -> None:
     assert [optimizer.state[layer.weight]["step"].item() for layer in layers] == [3, 2]
 
 
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.3}, {"betas": (0.5, 0.99)}, {"eps": 1e-3}, {"maximize": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"weight_decay": 0.3}, {"betas": (0.5, 0.99)}, {"eps": 1e-3}, {"maximize": True}]
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
-def test_one_element_per_block_is_adamw(options: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+def test_one_element_per_block_is_adamw(
+    options: dict[str, Any], dtype: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     ours, theirs = (nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     partition = partition_model(ours, rules=[Rule("*", "element")])
-    pairs = [(ours, AdamMini(ours.parameters(), lr=1e-2, partition=partition, **options)), (theirs, torch.optim.AdamW(theirs.parameters(), lr=1e-2, **options))]
+    pairs = [
+        (ours, AdamMini(ours.parameters(), lr=1e-2, partition=partition, **options)),
+        (theirs, torch.optim.AdamW(theirs.parameters(), lr=1e-2, **options)),
+    ]
     x, y = torch.randn(20, 5, dtype=dtype), torch.randn(20, 3, dtype=dtype)
     for _ in range(100):
         for model, optimizer in pairs:

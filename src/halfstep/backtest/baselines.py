@@ -74,7 +74,9 @@ def random_band(
     held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy())
     lots = positions["lots"].to_numpy()
     n = len(held)
-    free = max(0, bars - int(held.sum()) - n)  # one flat bar after each position, so that neighbours do not merge
+    free = max(
+        0, bars - int(held.sum()) - n
+    )  # one flat bar after each position, so that neighbours do not merge
     plan = np.zeros((runs, bars, 6))
     for run in range(runs):
         order = random.permutation(n)
@@ -105,4 +107,9 @@ def _typical_action(actions: Float64[np.ndarray, "bar 6"], table: MarketTable) -
 
 def _baseline(name: str, run: Run, rules: AccountRules) -> Baseline:
     path = np.concatenate([[rules.deposit], np.stack([run.equity_worst, run.equity], axis=1).ravel()])
-    return Baseline(name=name, net=float(run.equity[-1] - rules.deposit), drawdown=drawdowns(path)[1], deals=float(run.log.counts[0]))
+    return Baseline(
+        name=name,
+        net=float(run.equity[-1] - rules.deposit),
+        drawdown=drawdowns(path)[1],
+        deals=float(run.log.counts[0]),
+    )

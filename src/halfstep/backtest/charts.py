@@ -4,12 +4,13 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from halfstep.backtest.report import ReportData
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by the colour-blind
 GREY = "#6b7280"
 DASHES = ("-", "--", "-.", ":")
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "halfstep", "font.family": "sans-serif", "font.size": 11,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.labelcolor": GREY,
     "xtick.color": GREY, "ytick.color": GREY, "text.color": GREY, "axes.grid": True, "grid.alpha": 0.25,
@@ -59,7 +60,9 @@ def _draw(key: str, title: str, message: str, plot: Callable[[Axes], None], *, h
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
     labels = f'<title id="{key}-t">{title}</title><desc id="{key}-d">{message}</desc>'
-    svg = re.sub(r"<svg([^>]*)>", rf'<svg role="img" aria-labelledby="{key}-t {key}-d"\1>{labels}', svg, count=1)
+    svg = re.sub(
+        r"<svg([^>]*)>", rf'<svg role="img" aria-labelledby="{key}-t {key}-d"\1>{labels}', svg, count=1
+    )
     return Chart(key, title, message, svg)
 
 
@@ -111,12 +114,19 @@ def _loss(data: "ReportData") -> Chart:
             curves = np.array([curve[:length] for curve in optimizer.validation_curves])
             train = np.array([curve[:length] for curve in optimizer.train_curves])
             epochs = np.arange(1, length + 1)
-            axes.plot(epochs, curves.mean(axis=0), dash, color=colour, marker="o", label=f"{optimizer.name}, validation")
+            axes.plot(
+                epochs,
+                curves.mean(axis=0),
+                dash,
+                color=colour,
+                marker="o",
+                label=f"{optimizer.name}, validation",
+            )
             axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15)
             axes.plot(epochs, train.mean(axis=0), color=colour, alpha=0.5, linewidth=0.8)
         axes.set_xlabel("epoch (thin lines: training loss)")
         axes.set_ylabel("loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
 
     return _draw("loss", "Learning to forecast", message, plot)
@@ -129,7 +139,9 @@ def _memory(data: "ReportData") -> Chart:
     def plot(axes: Axes) -> None:
         names = [o.name for o in data.optimizers]
         sizes = [o.state_bytes / 1e6 for o in data.optimizers]
-        bars = axes.barh(names, sizes, color=COLOURS[: len(names)], hatch=["", "//", "..", "xx"][: len(names)])
+        bars = axes.barh(
+            names, sizes, color=COLOURS[: len(names)], hatch=["", "//", "..", "xx"][: len(names)]
+        )
         axes.bar_label(bars, fmt="%.3f MB", padding=4, color=GREY)
         axes.set_xlabel("megabytes of optimizer state")
         axes.margins(x=0.2)

@@ -57,7 +57,7 @@ def compute_rows(path: Path) -> list[Row]:
     """Return every row, in the order of MetaTrader's report, then ours."""
     nets = path.trades["net"].to_numpy()
     return [
-        *_profit_rows(path, nets),
+        *_profit_rows(nets),
         *_drawdown_rows(path, nets),
         *_ratio_rows(path, nets),
         *_trade_rows(path, nets),
@@ -101,7 +101,13 @@ def drawdowns(path: Float64[np.ndarray, " point"]) -> tuple[float, float, float,
     share = np.where(peak > 0, fall / np.where(peak > 0, peak, 1), 0.0)
     by_money, by_share = int(fall.argmax()), int(share.argmax())
     absolute = max(0.0, float(path[0] - path.min()))
-    return absolute, float(fall[by_money]), float(share[by_money]), float(share[by_share]), float(fall[by_share])
+    return (
+        absolute,
+        float(fall[by_money]),
+        float(share[by_money]),
+        float(share[by_share]),
+        float(fall[by_share]),
+    )
 
 
 def z_score(won: np.ndarray) -> tuple[float, float] | None:
@@ -119,17 +125,27 @@ def z_score(won: np.ndarray) -> tuple[float, float] | None:
 
 
 def _row(key: str, label: str, value: float | int | None, text: str, definition: str) -> Row:
-    return Row(key=key, label=label, value=None if value is None else float(value), text=text, definition=definition)
+    return Row(
+        key=key, label=label, value=None if value is None else float(value), text=text, definition=definition
+    )
 
 
-def _profit_rows(path: Path, nets: np.ndarray) -> list[Row]:
+def _profit_rows(nets: np.ndarray) -> list[Row]:
     gross_profit, gross_loss = float(nets[nets > 0].sum()), float(nets[nets <= 0].sum())
     net = gross_profit + gross_loss
     factor = gross_profit / -gross_loss if gross_loss < 0 else None
     payoff = net / len(nets) if len(nets) else None
     return [
-        _row("net_profit", "Total Net Profit", net, money(net), "gross profit + gross loss, after swap and commission"),
-        _row("gross_profit", "Gross Profit", gross_profit, money(gross_profit), "sum of the nets of won trades"),
+        _row(
+            "net_profit",
+            "Total Net Profit",
+            net,
+            money(net),
+            "gross profit + gross loss, after swap and commission",
+        ),
+        _row(
+            "gross_profit", "Gross Profit", gross_profit, money(gross_profit), "sum of the nets of won trades"
+        ),
         _row("gross_loss", "Gross Loss", gross_loss, money(gross_loss), "sum of the nets of lost trades"),
         _row("profit_factor", "Profit Factor", factor, number(factor), "gross profit / |gross loss|"),
         _row("expected_payoff", "Expected Payoff", payoff, money(payoff), "net profit / trades"),
@@ -211,13 +227,35 @@ def _trade_rows(path: Path, nets: np.ndarray) -> list[Row]:
         _row("total_trades", "Total Trades", n, str(n), "deals that take volume off a position"),
         _row("total_deals", "Total Deals", path.deals, str(path.deals), "all deals"),
     ]
-    for key, label, mask in (("short_trades", "Short Trades (won %)", sides < 0), ("long_trades", "Long Trades (won %)", sides > 0)):
+    for key, label, mask in (
+        ("short_trades", "Short Trades (won %)", sides < 0),
+        ("long_trades", "Long Trades (won %)", sides > 0),
+    ):
         count = int(mask.sum())
         share = float(won[mask].mean()) if count else None
-        rows.append(_row(key, label, count, f"{count} ({percent(share)})", "trades that closed this side, and the share of them that won"))
-    for key, label, mask in (("profit_trades", "Profit Trades (% of total)", won), ("loss_trades", "Loss Trades (% of total)", ~won)):
+        rows.append(
+            _row(
+                key,
+                label,
+                count,
+                f"{count} ({percent(share)})",
+                "trades that closed this side, and the share of them that won",
+            )
+        )
+    for key, label, mask in (
+        ("profit_trades", "Profit Trades (% of total)", won),
+        ("loss_trades", "Loss Trades (% of total)", ~won),
+    ):
         count = int(mask.sum())
-        rows.append(_row(key, label, count, f"{count} ({percent(count / n if n else None)})", "count and share of all trades"))
+        rows.append(
+            _row(
+                key,
+                label,
+                count,
+                f"{count} ({percent(count / n if n else None)})",
+                "count and share of all trades",
+            )
+        )
     for kind, mask, extreme in (("profit", won, np.max), ("loss", ~won, np.min)):
         picked = nets[mask]
         best = float(extreme(picked)) if len(picked) else None
@@ -232,21 +270,59 @@ def _trade_rows(path: Path, nets: np.ndarray) -> list[Row]:
 def _run_rows(nets: np.ndarray, won: np.ndarray) -> list[Row]:
     """Return the rows on runs of won and lost trades."""
     borders = np.flatnonzero(np.diff(won.astype(int))) + 1
-    runs = [(bool(part_won[0]), len(part), float(part.sum())) for part, part_won in zip(np.split(nets, borders), np.split(won, borders), strict=True) if len(part)]
+    runs = [
+        (bool(part_won[0]), len(part), float(part.sum()))
+        for part, part_won in zip(np.split(nets, borders), np.split(won, borders), strict=True)
+        if len(part)
+    ]
     rows = []
     for kind, is_won, sign in (("wins", True, 1), ("losses", False, -1)):
         mine = [(count, total) for run_won, count, total in runs if run_won == is_won]
         name = "profit" if is_won else "loss"
         if not mine:
-            rows += [_row(f"max_consecutive_{kind}", f"Maximum consecutive {kind} ($)", None, "--", "longest run"), _row(f"max_consecutive_{name}", f"Maximal consecutive {name} (count)", None, "--", "run with the largest sum"), _row(f"average_consecutive_{kind}", f"Average consecutive {kind}", None, "--", "mean length of a run")]
+            rows += [
+                _row(f"max_consecutive_{kind}", f"Maximum consecutive {kind} ($)", None, "--", "longest run"),
+                _row(
+                    f"max_consecutive_{name}",
+                    f"Maximal consecutive {name} (count)",
+                    None,
+                    "--",
+                    "run with the largest sum",
+                ),
+                _row(
+                    f"average_consecutive_{kind}",
+                    f"Average consecutive {kind}",
+                    None,
+                    "--",
+                    "mean length of a run",
+                ),
+            ]
             continue
         longest = max(mine, key=lambda run: run[0])
         largest = max(mine, key=lambda run: sign * run[1])
         mean = math.floor(sum(run[0] for run in mine) / len(mine) + 0.5)
         rows += [
-            _row(f"max_consecutive_{kind}", f"Maximum consecutive {kind} ($)", longest[0], f"{longest[0]} ({money(longest[1])})", "longest run and its sum"),
-            _row(f"max_consecutive_{name}", f"Maximal consecutive {name} (count)", largest[1], f"{money(largest[1])} ({largest[0]})", "run with the largest sum and its length"),
-            _row(f"average_consecutive_{kind}", f"Average consecutive {kind}", mean, str(mean), "mean length of a run, rounded half up"),
+            _row(
+                f"max_consecutive_{kind}",
+                f"Maximum consecutive {kind} ($)",
+                longest[0],
+                f"{longest[0]} ({money(longest[1])})",
+                "longest run and its sum",
+            ),
+            _row(
+                f"max_consecutive_{name}",
+                f"Maximal consecutive {name} (count)",
+                largest[1],
+                f"{money(largest[1])} ({largest[0]})",
+                "run with the largest sum and its length",
+            ),
+            _row(
+                f"average_consecutive_{kind}",
+                f"Average consecutive {kind}",
+                mean,
+                str(mean),
+                "mean length of a run, rounded half up",
+            ),
         ]
     return rows
 
@@ -255,11 +331,19 @@ def _position_rows(path: Path) -> list[Row]:
     table = path.positions
     nets, mfe, mae = (table[name].to_numpy().astype(float) for name in ("net", "mfe", "mae"))
     rows = []
-    for key, label, a, b in (("corr_profit_mfe", "Correlation (Profits,MFE)", nets, mfe), ("corr_profit_mae", "Correlation (Profits,MAE)", nets, mae), ("corr_mfe_mae", "Correlation (MFE,MAE)", mfe, mae)):
+    for key, label, a, b in (
+        ("corr_profit_mfe", "Correlation (Profits,MFE)", nets, mfe),
+        ("corr_profit_mae", "Correlation (Profits,MAE)", nets, mae),
+        ("corr_mfe_mae", "Correlation (MFE,MAE)", mfe, mae),
+    ):
         value = float(np.corrcoef(a, b)[0, 1]) if len(a) >= 3 and a.std() > 0 and b.std() > 0 else None
         rows.append(_row(key, label, value, number(value), "correlation over positions"))
     held = (table["close_time"] - table["open_time"]).to_numpy()
-    for key, label, function in (("holding_min", "Minimal position holding time", np.min), ("holding_max", "Maximal position holding time", np.max), ("holding_mean", "Average position holding time", np.mean)):
+    for key, label, function in (
+        ("holding_min", "Minimal position holding time", np.min),
+        ("holding_max", "Maximal position holding time", np.max),
+        ("holding_mean", "Average position holding time", np.mean),
+    ):
         seconds = float(function(held)) if len(held) else None
         rows.append(_row(key, label, seconds, duration(seconds), "from the first opening to the full close"))
     return rows

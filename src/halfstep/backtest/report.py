@@ -110,7 +110,10 @@ class ReportData:
 def write_report(data: ReportData, path: Path) -> None:
     """Write the page atomically."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("halfstep.backtest"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("halfstep.backtest"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja").render(data=data, charts=charts.all_charts(data))
     files.write_text(path, page)

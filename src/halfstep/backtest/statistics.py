@@ -27,7 +27,7 @@ def binomial_tail(won: int, n: int) -> float:
     >>> round(binomial_tail(11, 26), 4)
     0.2786
     """
-    return sum(math.comb(n, k) for k in range(won + 1)) / 2**n
+    return float(sum(math.comb(n, k) for k in range(won + 1)) / 2**n)
 
 
 def interquartile_mean(values: Float64[np.ndarray, " seed"]) -> float:
@@ -108,7 +108,9 @@ def compare_paired(
         p = 0.0 if abs(mean) < delta else 1.0
         half = 0.0
     else:
-        p = max(1 - student_t_cdf((mean + delta) / error, n - 1), student_t_cdf((mean - delta) / error, n - 1))
+        p = max(
+            1 - student_t_cdf((mean + delta) / error, n - 1), student_t_cdf((mean - delta) / error, n - 1)
+        )
         half = student_t_quantile(0.975, n - 1) * error
     low, high = mean - half, mean + half
     shown = "shown" if p < 0.05 else "not shown"
@@ -145,7 +147,10 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
         return 1 - _incomplete_beta(b, a, 1 - x)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(1 - x)) / a
+    front = (
+        math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(1 - x))
+        / a
+    )
     tiny = 1e-300
     f, c, d = 1.0, 1.0, 0.0
     for i in range(400):

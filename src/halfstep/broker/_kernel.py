@@ -102,7 +102,7 @@ GRID_NOISE = 1e-7
 
 
 @register_jitable
-def _profit(d, price, entry, money, rate_mode, rate, point):  # type: ignore[no-untyped-def]
+def _profit(d, price, entry, money, rate_mode, rate, point):
     """Return the profit of a side closed at ``price``; ``money`` is that of one point."""
     if rate_mode == BASE_IS_ACCOUNT:
         rate = 1.0 / (price * point)
@@ -110,7 +110,7 @@ def _profit(d, price, entry, money, rate_mode, rate, point):  # type: ignore[no-
 
 
 @register_jitable
-def _stop_out_level(d, entry, money, rate_mode, rate, point, loss):  # type: ignore[no-untyped-def]
+def _stop_out_level(d, entry, money, rate_mode, rate, point, loss):
     """Return the grid price at which the profit first reaches ``loss`` (below 0), rounded away from profit."""
     if rate_mode == BASE_IS_ACCOUNT:
         k = money / point
@@ -125,7 +125,7 @@ def _stop_out_level(d, entry, money, rate_mode, rate, point, loss):  # type: ign
 
 
 @register_jitable
-def _record(log, counts, k, deal):  # type: ignore[no-untyped-def]
+def _record(log, counts, k, deal):
     """Append one deal of account ``k``; beyond the log's capacity it is only counted."""
     at = counts[k]
     if at < log.shape[1]:
@@ -134,7 +134,7 @@ def _record(log, counts, k, deal):  # type: ignore[no-untyped-def]
     counts[k] = at + 1
 
 
-def step_accounts(rules, table, floats, ints, actions, outputs, marks, outcomes, log, log_counts):  # type: ignore[no-untyped-def]
+def step_accounts(rules, table, floats, ints, actions, outputs, marks, outcomes, log, log_counts):
     """Move every running account over its next bar.
 
     Args:
@@ -458,7 +458,9 @@ def step_accounts(rules, table, floats, ints, actions, outputs, marks, outcomes,
             elif target_touched:
                 reason = BY_TP
                 price = tp
-            worst = min(worst, balance + swap + _profit(d, worst_price, entry, step_money * n, rate_mode, rate, point))
+            worst = min(
+                worst, balance + swap + _profit(d, worst_price, entry, step_money * n, rate_mode, rate, point)
+            )
             if price != 0.0:
                 gain = _profit(d, price, entry, step_money * n, rate_mode, rate, point)
                 fee = commission * n

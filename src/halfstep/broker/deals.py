@@ -157,7 +157,13 @@ def _largest_volume(deals: list[dict[str, object]]) -> float:
 
 def _excursions(deals: list[dict[str, object]], table: "MarketTable") -> tuple[float, float]:
     """Return the largest and smallest of realised + floating profit over a position's life."""
-    from halfstep.broker.table import CLOSE, HIGH, LOW, OPEN, SPREAD  # the table module imports nothing of this one
+    from halfstep.broker.table import (
+        CLOSE,
+        HIGH,
+        LOW,
+        OPEN,
+        SPREAD,
+    )  # the table module imports nothing of this one
 
     point = table.instrument.point
     side = float(deals[0]["side"])  # type: ignore[arg-type]

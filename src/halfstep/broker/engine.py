@@ -63,11 +63,19 @@ class BatchedAccounts:
     """
 
     def __init__(
-        self, table: MarketTable, rules: AccountRules, n: int, *, log_capacity: int = 0, backend: Backend = "auto"
+        self,
+        table: MarketTable,
+        rules: AccountRules,
+        n: int,
+        *,
+        log_capacity: int = 0,
+        backend: Backend = "auto",
     ) -> None:
         self.table, self.rules, self.n = table, rules, n
         self._vector = rules_vector(rules, table.instrument)
-        self._step = _form("batch" if n >= PARALLEL_FROM else "single") if backend == "auto" else _form(backend)
+        self._step = (
+            _form("batch" if n >= PARALLEL_FROM else "single") if backend == "auto" else _form(backend)
+        )
         self._outputs = np.zeros((n, _kernel.OUTPUTS))
         self._marks = np.zeros((n, 2), np.uint8)
         self.log = DealLog(n, log_capacity)
@@ -213,7 +221,7 @@ def run_actions(
         equity=floats[:done, _kernel.EQUITY],
         equity_worst=floats[:done, _kernel.EQUITY_WORST],
         margin=floats[:done, _kernel.MARGIN],
-        lots=steps[:done] * table.instrument.lot_step,
+        lots=np.asarray(steps[:done] * table.instrument.lot_step, np.float64),
         reward=outputs[:done, 0],
         components=outputs[:done, 1:4],
         executed=outputs[:done, 4:10],
@@ -242,7 +250,9 @@ def rules_vector(rules: AccountRules, instrument: Instrument) -> Money:
     vector[_kernel.R_STEP_MONEY] = instrument.point_value * instrument.lot_step
     vector[_kernel.R_LOT_STEP] = instrument.lot_step
     vector[_kernel.R_MIN_STEPS] = round(instrument.lot_min / instrument.lot_step)
-    vector[_kernel.R_CAP_STEPS] = np.floor(min(rules.lot_cap, instrument.lot_max) / instrument.lot_step + 1e-6)
+    vector[_kernel.R_CAP_STEPS] = np.floor(
+        min(rules.lot_cap, instrument.lot_max) / instrument.lot_step + 1e-6
+    )
     vector[_kernel.R_LEVEL_SCALE] = instrument.level_scale_points
     vector[_kernel.R_MIN_DISTANCE] = max(instrument.stops_level_points, 1)
     vector[_kernel.R_COMMISSION] = commission * instrument.lot_step * costs
@@ -275,8 +285,8 @@ def _form(backend: Backend) -> Callable[..., None]:
         code = source.__code__.replace(co_name="step_accounts_batch", co_qualname="step_accounts_batch")
         source = types.FunctionType(code, source.__globals__, "step_accounts_batch")
         source.__qualname__ = "step_accounts_batch"
-        return njit(cache=True, parallel=True)(source)  # type: ignore[no-any-return]
-    return njit(cache=True)(source)  # type: ignore[no-any-return]
+        return njit(cache=True, parallel=True)(source)
+    return njit(cache=True)(source)
 
 
 @functools.cache
@@ -305,9 +315,11 @@ def _replay_form(backend: Backend) -> Callable[..., int]:
             step_path[i] = ints[0, 0]
         return len(actions)
 
-    return replay if backend == "python" else njit(replay)  # type: ignore[no-any-return]
+    return replay if backend == "python" else njit(replay)
 
 
 def closing_quote(table: MarketTable, bar: Counts, side: Money) -> Money:
     """Return the price in points at which a side closes at each bar's close: bid for longs, ask for shorts."""
-    return np.asarray(table.values[bar, CLOSE] + np.where(side < 0, table.values[bar, SPREAD], 0.0), np.float64)
+    return np.asarray(
+        table.values[bar, CLOSE] + np.where(side < 0, table.values[bar, SPREAD], 0.0), np.float64
+    )

@@ -72,7 +72,9 @@ def market_table(
             f"and margin_rate ({instrument.base}{rules.currency})."
         )
     if bars.digits != instrument.digits:
-        raise ConfigError(f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}.")
+        raise ConfigError(
+            f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}."
+        )
     spread, floored = _spreads(bars, instrument, rules)
     values = np.zeros((n, 11))
     for column, name in ((OPEN, "open"), (HIGH, "high"), (LOW, "low"), (CLOSE, "close")):

@@ -51,7 +51,9 @@ class BarProgress:
         """Move the bar."""
         self._meter.advance(done, figures)
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=done, rate=self._meter.rate(), figures=self._meter.figures())
+            self._progress.update(
+                self._task, advance=done, rate=self._meter.rate(), figures=self._meter.figures()
+            )
 
     def finish(self) -> None:
         """Leave the bar as it stands."""
@@ -116,5 +118,10 @@ class _Meter:
         elapsed = time.monotonic() - self._began
         left = elapsed / self._done * (self._total - self._done) if self._done else float("inf")
         ending = f"{left:.0f} s left" if 0 < left < float("inf") else f"{elapsed:.1f} s"
-        parts = [f"{self.name}: {self._done:,}/{self._total:,} {self._unit}", self.rate(), self.figures(), ending]
+        parts = [
+            f"{self.name}: {self._done:,}/{self._total:,} {self._unit}",
+            self.rate(),
+            self.figures(),
+            ending,
+        ]
         return ", ".join(part for part in parts if part)

@@ -66,14 +66,22 @@ def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[
     tables_shown = [(name, type(getattr(base, name)), field(default=getattr(base, name))) for name in tables]
     shown = make_dataclass(
         "Flags",
-        [("program", Annotated[ProgramFlags, tyro.conf.arg(name="")], field(default=ProgramFlags())), *tables_shown],
+        [
+            ("program", Annotated[ProgramFlags, tyro.conf.arg(name="")], field(default=ProgramFlags())),
+            *tables_shown,
+        ],
         frozen=True,
     )
     given: Any = tyro.cli(
-        shown, prog=f"halfstep {verb}", description=description, args=list(argv), config=(tyro.conf.FlagCreatePairsOff,)
+        shown,
+        prog=f"halfstep {verb}",
+        description=description,
+        args=list(argv),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     changes: dict[str, Mapping[str, Any]] = {
-        name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))} for name in tables
+        name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))}
+        for name in tables
     }
     if given.program.bars is not None:
         changes["data"] = {**changes["data"], "bars": given.program.bars}
@@ -95,7 +103,9 @@ def _base(argv: Sequence[str]) -> Config:
     if known.resume is not None:
         return RunFolder.config_of(known.resume)
     recipe = RECIPES.get(known.recipe, RECIPES["quick"])()
-    return recipe if known.config is None else merged(recipe, read_toml(known.config), source=str(known.config))
+    return (
+        recipe if known.config is None else merged(recipe, read_toml(known.config), source=str(known.config))
+    )
 
 
 def _keys(settings: Any) -> list[str]:

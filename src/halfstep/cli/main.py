@@ -36,7 +36,9 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
-    Verb("doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"),
+    Verb(
+        "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"
+    ),
 )
 
 
@@ -86,7 +88,9 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
     except Exception as error:
         path = Path("halfstep-error.txt").absolute()
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        _complain(f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; the details are in {path}.")
+        _complain(
+            f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; the details are in {path}."
+        )
         return 1
     except SystemExit as stop:  # help and usage errors of the flag parser
         return stop.code if isinstance(stop.code, int) else 2

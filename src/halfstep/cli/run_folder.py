@@ -1,10 +1,10 @@
 """A folder that holds one run: what was asked, with what, how far it is, and every number it gave.
 
-    config.toml      the resolved configuration, every value
-    manifest.json    verb, command line, status, versions, seeds, data
-    metrics.jsonl    one line per event; metrics.json: the final summary
-    log.txt          what was printed, and the traceback of an unexpected error
-    lock             the process that works here now
+config.toml      the resolved configuration, every value
+manifest.json    verb, command line, status, versions, seeds, data
+metrics.jsonl    one line per event; metrics.json: the final summary
+log.txt          what was printed, and the traceback of an unexpected error
+lock             the process that works here now
 """
 
 import json
@@ -76,7 +76,9 @@ class RunFolder:
     def config_of(cls, path: Path) -> Config:
         """Return the configuration a folder was made with."""
         if not (path / "config.toml").is_file():
-            raise MissingInputError(f"no run in {path}: it holds no config.toml. Start one with: halfstep run --out {path}")
+            raise MissingInputError(
+                f"no run in {path}: it holds no config.toml. Start one with: halfstep run --out {path}"
+            )
         return validated(read_toml(path / "config.toml"), source=str(path / "config.toml"))
 
     def record(self, **facts: Any) -> None:
@@ -113,14 +115,18 @@ class RunFolder:
         except (FileNotFoundError, ValueError):
             holder = 0
         if holder and holder != os.getpid() and files.is_alive(holder):
-            raise ResumeError(f"{self.path}: process {holder} works in this folder. Wait for it, or choose another with --out.")
+            raise ResumeError(
+                f"{self.path}: process {holder} works in this folder. Wait for it, or choose another with --out."
+            )
         files.write_text(lock, str(os.getpid()))
 
     def _check_same(self, config: Config) -> None:
         if not (self.path / "manifest.json").is_file():
             return  # killed before its first write: nothing to continue, nothing to contradict
         before = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        lines = differences(self.config_of(self.path), config) if (self.path / "config.toml").is_file() else []
+        lines = (
+            differences(self.config_of(self.path), config) if (self.path / "config.toml").is_file() else []
+        )
         now = versions()
         lines += [
             f"{name}: {was} became {now[name]}"

@@ -25,7 +25,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}. See halfstep show-config for the form.") from error
+        raise ConfigError(
+            f"{path}: not a TOML file: {error}. See halfstep show-config for the form."
+        ) from error
 
 
 def merged(base: Config, changes: Mapping[str, Any], *, source: str) -> Config:

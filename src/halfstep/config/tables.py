@@ -12,7 +12,6 @@ from halfstep.experience.settings import ResearchSettings
 from halfstep.training.settings import EncoderTraining, OptimizerSettings, StudySettings
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSettings:
     """Which bars, and how they are read."""
@@ -56,7 +55,9 @@ class SplitSettings:
         spans = {"train": self.train, "validation": self.validation, "test": self.test}
         absent = [name for name, span in spans.items() if span is None]
         if 0 < len(absent) < len(spans):
-            raise ValueError(f"{absent[0]}: not given, but other spans are. Give train, validation and test, or none.")
+            raise ValueError(
+                f"{absent[0]}: not given, but other spans are. Give train, validation and test, or none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +113,9 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         if "adamw" not in self.optimizers:
-            raise ValueError(f"optimizers: {self.optimizers}, must hold adamw, which the others are compared with.")
+            raise ValueError(
+                f"optimizers: {self.optimizers}, must hold adamw, which the others are compared with."
+            )
         if self.headline not in self.optimizers:
             raise ValueError(f"headline: {self.headline!r}, must be one of {self.optimizers}.")
         if self.seeds < 1:

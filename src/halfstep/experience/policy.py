@@ -58,8 +58,8 @@ class NoisePolicy:
     def act(
         self,
         account: Float32[np.ndarray, "path 12"],
-        prepared: None,
-        row: int,
+        prepared: None,  # noqa: ARG002  # the protocol's signature
+        row: int,  # noqa: ARG002
         noise: Float32[np.ndarray, "path 6"] | None,
     ) -> Float64[np.ndarray, "path 6"]:
         """Return the squashed, netted noise; no noise is flat."""
@@ -97,7 +97,10 @@ def scripted_actions(
     while at < bars:
         hold, pause = random.integers(1, 49, 2)
         column = 3 * int(random.integers(0, 2))
-        actions[at : at + hold, column : column + 3] = (random.uniform(lot_min, lot_cap), *random.uniform(0.05, 1.0, 2))
+        actions[at : at + hold, column : column + 3] = (
+            random.uniform(lot_min, lot_cap),
+            *random.uniform(0.05, 1.0, 2),
+        )
         at += int(hold + pause)
     return actions
 

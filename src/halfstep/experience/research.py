@@ -87,7 +87,11 @@ def describe(store: EpisodeStore, lot_cap: float) -> ResearchReport:
         if decisions and count > DEGENERATE_SHARE * decisions and name != "HELD"
     ]
     return ResearchReport(
-        decisions=decisions, outcomes=counts, in_position=held, histograms=histograms, warnings=tuple(warnings)
+        decisions=decisions,
+        outcomes=counts,
+        in_position=held,
+        histograms=histograms,
+        warnings=tuple(warnings),
     )
 
 
@@ -141,7 +145,11 @@ def _play(
             mark[:, step] = result.outcome | (result.flags << 3)
             length += running
         progress.advance(size * n)
-    source = np.where(scripts != "", SOURCES.index("scripted"), SOURCES.index("noise" if isinstance(policy, NoisePolicy) else "policy"))
+    source = np.where(
+        scripts != "",
+        SOURCES.index("scripted"),
+        SOURCES.index("noise" if isinstance(policy, NoisePolicy) else "policy"),
+    )
     return Group(
         first_bar=span[0], account=account, action=action, reward=reward, mark=mark, length=length,
         terminated=accounts.ints[:, 3] == TERMINATED, source=source.astype(np.uint8),

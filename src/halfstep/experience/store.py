@@ -22,7 +22,12 @@ from halfstep.errors import MissingInputError, StoreDamagedError, StoreError, St
 
 FORMAT = "halfstep-store/1"
 ACCOUNT_SIZE = 7  # balance, equity, buy lots, sell lots, buy profit, sell profit, discount
-STEP_ARRAYS = {"account": (np.float32, ACCOUNT_SIZE), "action": (np.float32, 6), "reward": (np.float32, 3), "mark": (np.uint8, 0)}
+STEP_ARRAYS = {
+    "account": (np.float32, ACCOUNT_SIZE),
+    "action": (np.float32, 6),
+    "reward": (np.float32, 3),
+    "mark": (np.uint8, 0),
+}
 EPISODE_ARRAYS = {"first_bar": np.int64, "length": np.int64, "terminated": np.bool_, "source": np.uint8}
 SOURCES = ("policy", "noise", "scripted")
 
@@ -111,22 +116,30 @@ class EpisodeStore:
         """
         path = folder / "header.json"
         if not path.is_file():
-            raise MissingInputError(f"no trajectories at {folder}. Collect them with: halfstep research --out {folder.parent}")
+            raise MissingInputError(
+                f"no trajectories at {folder}. Collect them with: halfstep research --out {folder.parent}"
+            )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             kind = values.pop("format")
             header = StoreHeader(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreDamagedError(f"{path}: not a store's header ({error}). Collect the trajectories again.") from None
+            raise StoreDamagedError(
+                f"{path}: not a store's header ({error}). Collect the trajectories again."
+            ) from None
         if kind != FORMAT:
-            raise StoreDamagedError(f"{path}: format {kind!r}, must be {FORMAT!r}. Use the version that wrote it.")
+            raise StoreDamagedError(
+                f"{path}: format {kind!r}, must be {FORMAT!r}. Use the version that wrote it."
+            )
         if expect is not None and header != expect:
             differing = [
                 f"{name} {value!r}, wanted {getattr(expect, name)!r}"
                 for name, value in asdict(header).items()
                 if value != getattr(expect, name)
             ]
-            raise StoreMismatchError(f"{folder}: made with {'; '.join(differing)}. Collect trajectories anew with --out.")
+            raise StoreMismatchError(
+                f"{folder}: made with {'; '.join(differing)}. Collect trajectories anew with --out."
+            )
         return cls(folder, header)
 
     def __len__(self) -> int:
@@ -180,9 +193,13 @@ class EpisodeStore:
 
     def _load(self) -> None:
         shards = [self._shard(path) for path in _shards(self.folder, self._rounds)]
-        empty = {name: np.zeros((0, width) if width else 0, kind) for name, (kind, width) in STEP_ARRAYS.items()}
+        empty = {
+            name: np.zeros((0, width) if width else 0, kind) for name, (kind, width) in STEP_ARRAYS.items()
+        }
         empty |= {name: np.zeros(0, kind) for name, kind in EPISODE_ARRAYS.items()}
-        self._arrays = {name: np.concatenate([empty[name], *(shard[name] for shard in shards)]) for name in empty}
+        self._arrays = {
+            name: np.concatenate([empty[name], *(shard[name] for shard in shards)]) for name in empty
+        }
         self.length: npt.NDArray[np.int64] = self._arrays["length"]
         self.first_bar: npt.NDArray[np.int64] = self._arrays["first_bar"]
         self.terminated: npt.NDArray[np.bool_] = self._arrays["terminated"]

@@ -137,7 +137,9 @@ class Bars:
     def slice(self, start: int, stop: int) -> Self:
         """Return bars ``start`` to ``stop - 1`` by index."""
         if not 0 <= start < stop <= len(self):
-            raise CoverageError(f"bars {start} to {stop} asked of {len(self)}", hint="Ask for a span inside the file.")
+            raise CoverageError(
+                f"bars {start} to {stop} asked of {len(self)}", hint="Ask for a span inside the file."
+            )
         return replace(self, **{name: getattr(self, name)[start:stop] for name in COLUMNS})
 
     def index_at(self, date: str) -> int:
@@ -148,7 +150,9 @@ class Bars:
         """Return the bars of the half-open range of server dates ``[first, last)``."""
         start, stop = self.index_at(first), self.index_at(last)
         if start >= stop:
-            raise CoverageError(f"no bar between {first} and {last}", file=self.source.path, hint=self.covers())
+            raise CoverageError(
+                f"no bar between {first} and {last}", file=self.source.path, hint=self.covers()
+            )
         return self.slice(start, stop)
 
     def covers(self) -> str:
@@ -166,7 +170,9 @@ def check_columns(columns: dict[str, npt.NDArray[np.generic]]) -> None:
     time = columns["time"]
     lengths = {len(column) for column in columns.values()}
     if lengths != {len(time)} or len(time) == 0:
-        raise TimeError(f"columns of {sorted(lengths)} rows", hint="Bars need columns of one length, at least 1.")
+        raise TimeError(
+            f"columns of {sorted(lengths)} rows", hint="Bars need columns of one length, at least 1."
+        )
     step = np.diff(time.astype(np.int64))
     if (step <= 0).any():
         row = int(np.flatnonzero(step <= 0)[0])
@@ -192,7 +198,10 @@ def check_columns(columns: dict[str, npt.NDArray[np.generic]]) -> None:
             hint='Export the bars again, or pass repair=("widen",) (command line: --data.repair widen).',
         )
     volume, spread = columns["volume"].astype(np.float64), columns["spread"].astype(np.int64)
-    for name, bad, values in (("volume", ~(volume >= 0) | np.isinf(volume), volume), ("spread", spread < -1, spread)):
+    for name, bad, values in (
+        ("volume", ~(volume >= 0) | np.isinf(volume), volume),
+        ("spread", spread < -1, spread),
+    ):
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise QuantityError(

@@ -74,12 +74,13 @@ class ServerZone:
                 value=int(server[row]),
                 hint="Name the right clock with zone=.",
             )
-        first = np.where(early_holds & late_holds, np.minimum(early, late), np.where(early_holds, early, late))
-        for row in np.flatnonzero(early_holds & late_holds & (early != late)):
+        first = np.where(
+            early_holds & late_holds, np.minimum(early, late), np.where(early_holds, early, late)
+        )
+        for row in np.flatnonzero(early_holds & late_holds & (early != late)).tolist():
             if row > 0 and first[row] <= first[row - 1]:
                 first[row] = max(early[row], late[row])
         return first
-
 
 
 def rollover_days(time: Seconds, zone: ServerZone, swap_days: tuple[int, ...]) -> npt.NDArray[np.int32]:

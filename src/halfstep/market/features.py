@@ -137,7 +137,17 @@ FEATURE_SETS: Mapping[str, FeatureSet] = MappingProxyType(
         "published9": FeatureSet(
             name="published9",
             version=1,
-            columns=("close_open", "high_open", "low_open", "volume", "rsi", "cci", "atr", "macd", "macd_signal"),
+            columns=(
+                "close_open",
+                "high_open",
+                "low_open",
+                "volume",
+                "rsi",
+                "cci",
+                "atr",
+                "macd",
+                "macd_signal",
+            ),
             compute=_published9,
             path=("close_open",),
             reads_volume="volume",

@@ -72,7 +72,9 @@ class Instrument:
         for name in ("lot_min", "lot_max"):
             steps = getattr(self, name) / self.lot_step
             if abs(steps - round(steps)) > 1e-6:
-                raise ConfigError(f"{name}: {getattr(self, name)}, must be a whole multiple of lot_step {self.lot_step}.")
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)}, must be a whole multiple of lot_step {self.lot_step}."
+                )
         if not (math.isfinite(self.swap_long) and math.isfinite(self.swap_short)):
             raise ConfigError(f"swap_long, swap_short: {self.swap_long}, {self.swap_short}, must be finite.")
         if len(self.swap_days) != 7 or min(self.swap_days) < 0:
@@ -81,12 +83,12 @@ class Instrument:
     @property
     def point(self) -> float:
         """Size of one point, in price."""
-        return 1 / 10**self.digits
+        return 1 / 10.0**self.digits
 
     @property
     def point_value(self) -> float:
         """Quote currency per point and lot: EURUSD 1.00 USD, USDJPY 100 JPY."""
-        return self.contract_size / 10**self.digits
+        return self.contract_size / 10.0**self.digits
 
 
 def _preset(symbol: str, floor: int, swap: tuple[float, float], **others: object) -> Instrument:
@@ -110,7 +112,13 @@ PRESETS = {
         _preset("USDCAD", 16, (1.0, -6.0)),
         _preset("EURGBP", 14, (-5.0, 1.0)),
         _preset(
-            "XAUUSD", 25, (-30.0, 12.0), digits=2, contract_size=100.0, level_scale_points=2000, sessions="metals"
+            "XAUUSD",
+            25,
+            (-30.0, 12.0),
+            digits=2,
+            contract_size=100.0,
+            level_scale_points=2000,
+            sessions="metals",
         ),
         _preset(
             "BTCUSD",

@@ -29,8 +29,8 @@ from halfstep.market.bars import PRICE_COLUMNS, Bars, ReadReport, Side, Source, 
 from halfstep.market.calendar import ServerZone
 from halfstep.market.instruments import PRESETS
 from halfstep.market.table import Table, find_column, plain_name, read_bytes, read_table
-from halfstep.market.times import parse_times
 from halfstep.market.timeframes import Timeframe
+from halfstep.market.times import parse_times
 
 REPAIRS = ("drop-bad", "sort", "dedupe", "widen", "drop-last")
 PARQUET_KEY = "halfstep.bars"
@@ -39,7 +39,10 @@ INTEGER_POINTS_ABOVE = 20_000.0
 _DATE = ("date", "datetime", "timestamp", "gmttime", "localtime", "utc", "opentime", "time")
 _TICK_VOLUME = ("tickvol", "tickvolume", "tickqty")
 _VOLUME = (*_TICK_VOLUME, "volume", "vol")
-_HEADERLESS = {7: ("date", "time", "open", "high", "low", "close", "tickvol"), 6: ("time", "open", "high", "low", "close", "tickvol")}
+_HEADERLESS = {
+    7: ("date", "time", "open", "high", "low", "close", "tickvol"),
+    6: ("time", "open", "high", "low", "close", "tickvol"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +90,9 @@ def read_bars(
         raise ConfigError(f"repair: {unknown[0]!r}, must be one of {', '.join(REPAIRS)}.")
     data = read_bytes(path)
     if data[:4] == b"PAR1":
-        return _read_parquet(path, data, symbol=symbol, timeframe=timeframe, zone=zone, side=side, digits=digits)
+        return _read_parquet(
+            path, data, symbol=symbol, timeframe=timeframe, zone=zone, side=side, digits=digits
+        )
     table = read_table(path, data)
     table, fxcm = _named(table, path, fxcm_side)
     habits = _habits(table, fxcm=fxcm)
@@ -160,7 +165,10 @@ def _named(table: Table, path: Path, fxcm_side: Side) -> tuple[Table, bool]:
     plain = [plain_name(name) for name in table.names]
     if "type" in plain and ("profit" in plain or "ticket" in plain):
         raise FormatError(
-            "a trade history, not a table of bars", file=path, row=1, hint="Give the bars that these trades were made on."
+            "a trade history, not a table of bars",
+            file=path,
+            row=1,
+            hint="Give the bars that these trades were made on.",
         )
     if f"{fxcm_side}open" in plain:
         return _renamed(table, tuple(name.removeprefix(fxcm_side) for name in plain)), True
@@ -168,7 +176,9 @@ def _named(table: Table, path: Path, fxcm_side: Side) -> tuple[Table, bool]:
 
 
 def _renamed(table: Table, names: tuple[str, ...]) -> Table:
-    return Table(names=names, columns=table.columns, lines=table.lines, separator=table.separator, sha256=table.sha256)
+    return Table(
+        names=names, columns=table.columns, lines=table.lines, separator=table.separator, sha256=table.sha256
+    )
 
 
 def _habits(table: Table, *, fxcm: bool) -> _Habits:
@@ -226,7 +236,9 @@ def _numbers(table: Table, path: Path, *, drop_bad: bool) -> tuple[dict[str, npt
     n = len(kept)
     columns: dict[str, npt.NDArray[Any]] = {name: column.to_numpy()[kept] for name, column in values.items()}
     columns.setdefault("volume", np.zeros(n))
-    columns["spread"] = columns["spread"].astype(np.int32) if "spread" in columns else np.full(n, -1, np.int32)
+    columns["spread"] = (
+        columns["spread"].astype(np.int32) if "spread" in columns else np.full(n, -1, np.int32)
+    )
     return columns, _Lines(kept, table.lines[kept], len(table.lines) - n)
 
 
@@ -264,7 +276,9 @@ def _times(
         return clock_zone.to_utc(seconds), clock_zone
     except TimeError as error:
         row = int(table.lines[(error.row or 1) - 1])
-        raise TimeError(error.what, file=path, row=row, column=name, value=text[(error.row or 1) - 1], hint=error.hint) from None
+        raise TimeError(
+            error.what, file=path, row=row, column=name, value=text[(error.row or 1) - 1], hint=error.hint
+        ) from None
 
 
 def _repaired(
@@ -321,7 +335,9 @@ def _timeframe(path: Path, time: npt.NDArray[np.int64], given: str | Timeframe |
     steps, counts = np.unique(np.diff(time), return_counts=True)
     usual, share = int(steps[counts.argmax()]), counts.max() / counts.sum()
     found = {28 * 86_400: "MN1", 29 * 86_400: "MN1", 31 * 86_400: "MN1"}.get(usual)
-    frame = Timeframe[found] if found else next((frame for frame in Timeframe if frame.seconds == usual), None)
+    frame = (
+        Timeframe[found] if found else next((frame for frame in Timeframe if frame.seconds == usual), None)
+    )
     if frame is None or share < 0.5:
         raise TimeError(
             f"the usual step between bars is {usual} s ({share:.0%} of them)",
@@ -335,7 +351,10 @@ def _digits(symbol: str, columns: dict[str, npt.NDArray[Any]], path: Path) -> in
     preset = next((preset for name, preset in PRESETS.items() if symbol.upper().startswith(name)), None)
     if preset is not None and preset.digits >= 3 and np.median(columns["close"]) > INTEGER_POINTS_ABOVE:
         raise PriceError(
-            "prices look like whole points", file=path, column="close", hint="Divide them by 10^digits before."
+            "prices look like whole points",
+            file=path,
+            column="close",
+            hint="Divide them by 10^digits before.",
         )
     if preset is not None:
         return preset.digits
@@ -351,10 +370,14 @@ def _read_parquet(path: Path, data: bytes, **given: Any) -> Bars:
         frame = pl.read_parquet(data)
         metadata = pl.read_parquet_metadata(data)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(f"a damaged Parquet file: {error}", file=path, hint="Copy or export it again.") from None
+        raise FormatError(
+            f"a damaged Parquet file: {error}", file=path, hint="Copy or export it again."
+        ) from None
     missing = [name for name in ("time", *PRICE_COLUMNS) if name not in frame.columns]
     if missing:
-        raise ColumnError(f"no column {missing[0]!r} among {frame.columns}", file=path, hint="Rename the columns.")
+        raise ColumnError(
+            f"no column {missing[0]!r} among {frame.columns}", file=path, hint="Rename the columns."
+        )
     facts: dict[str, Any] = json.loads(metadata.get(PARQUET_KEY, "{}"))
     n = frame.height
     time = frame["time"]
@@ -362,10 +385,18 @@ def _read_parquet(path: Path, data: bytes, **given: Any) -> Bars:
         time = time.dt.epoch("s")
     zone = given["zone"] or facts.get("zone", {}).get("name")
     if zone is None and frame["time"].dtype == pl.Datetime:
-        raise TimeError("the times state no zone", file=path, column="time", hint='Say which with zone="UTC" or another.')
-    columns: dict[str, npt.NDArray[Any]] = {name: frame[name].cast(pl.Float64).to_numpy() for name in PRICE_COLUMNS}
-    columns["volume"] = frame["volume"].cast(pl.Float64).to_numpy() if "volume" in frame.columns else np.zeros(n)
-    columns["spread"] = frame["spread"].cast(pl.Int32).to_numpy() if "spread" in frame.columns else np.full(n, -1, np.int32)
+        raise TimeError(
+            "the times state no zone", file=path, column="time", hint='Say which with zone="UTC" or another.'
+        )
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: frame[name].cast(pl.Float64).to_numpy() for name in PRICE_COLUMNS
+    }
+    columns["volume"] = (
+        frame["volume"].cast(pl.Float64).to_numpy() if "volume" in frame.columns else np.zeros(n)
+    )
+    columns["spread"] = (
+        frame["spread"].cast(pl.Int32).to_numpy() if "spread" in frame.columns else np.full(n, -1, np.int32)
+    )
     clock = ServerZone(zone or "UTC", is_assumed=facts.get("zone", {}).get("is_assumed", False))
     seconds = time.cast(pl.Int64).to_numpy()
     columns["time"] = seconds if facts or zone is None else clock.to_utc(seconds)

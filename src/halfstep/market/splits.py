@@ -4,6 +4,7 @@ Spans are disjoint, in time order, and cut by the server's dates. A sample whose
 does not belong to it (purge); its inputs may reach back across a border, because the past is no leak.
 """
 
+import itertools
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from halfstep.market.bars import Bars
 
 LEAST_TEST_DAYS = 14
+WARMUP_BARS = 620
 
 Dates = tuple[str, str]
 Span = tuple[int, int]
@@ -32,12 +34,12 @@ class Split:
     """Days that are opened once, at the end."""
     purge_bars: int = 24
     """Bars at a span's end that are no sample's origin: the horizon of the forecast."""
-    warmup_bars: int = 620
+    warmup_bars: int = WARMUP_BARS
     """Bars needed before the first span: 500 for the indicators to settle, 120 for the first window."""
 
     def __post_init__(self) -> None:
         moments = [parse_date(day) for span in (self.train, self.validation, self.test) for day in span]
-        if any(b < a for a, b in zip(moments, moments[1:], strict=False)) or any(
+        if any(b < a for a, b in itertools.pairwise(moments)) or any(
             moments[k] == moments[k + 1] for k in (0, 2, 4)
         ):
             raise ConfigError(
@@ -56,12 +58,16 @@ class SplitSpans:
 
 
 REFERENCE_SPLIT = Split(
-    train=("2023-01-01", "2023-11-01"), validation=("2023-11-01", "2024-01-01"), test=("2024-01-01", "2024-02-01")
+    train=("2023-01-01", "2023-11-01"),
+    validation=("2023-11-01", "2024-01-01"),
+    test=("2024-01-01", "2024-02-01"),
 )
 """The reference experiment: EURUSD H1, 2023 and January 2024."""
 
 DEFAULT_SPLIT = Split(
-    train=("2017-02-07", "2017-11-01"), validation=("2017-11-01", "2017-12-01"), test=("2017-12-01", "2018-01-01")
+    train=("2017-02-07", "2017-11-01"),
+    validation=("2017-11-01", "2017-12-01"),
+    test=("2017-12-01", "2018-01-01"),
 )
 """The bars of 2017 that come with the installation."""
 
@@ -106,7 +112,7 @@ def choose_split(bars: "Bars") -> Split:
         except CoverageError:
             continue
         return split
-    warmup = Split.__dataclass_fields__["warmup_bars"].default
+    warmup = WARMUP_BARS
     if len(bars) <= warmup + 3 * 48:
         raise CoverageError(
             f"{len(bars)} bars, but the warm-up alone takes {warmup}",

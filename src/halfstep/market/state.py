@@ -7,14 +7,25 @@ lots, buy profit, sell profit, discount, and the seconds of the server's clock a
 import numpy as np
 import numpy.typing as npt
 
-NUMBERS = ("balance", "equity", "buy_lots", "sell_lots", "buy_profit", "sell_profit", "discount", "server_seconds")
+NUMBERS = (
+    "balance",
+    "equity",
+    "buy_lots",
+    "sell_lots",
+    "buy_profit",
+    "sell_profit",
+    "discount",
+    "server_seconds",
+)
 VECTOR_SIZE = 12
 BOUND = 1e6
 
 YEAR, MONTH, WEEK, DAY = 31_536_000, 2_592_000, 604_800, 86_400  # seconds
 
 
-def harmonic(seconds: npt.NDArray[np.int64], period: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def harmonic(
+    seconds: npt.NDArray[np.int64], period: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return sine and cosine of 2 pi seconds / period, reduced in int64 before the angle is formed."""
     angle = 2 * np.pi * (seconds % period) / period
     return np.sin(angle), np.cos(angle)

@@ -24,7 +24,9 @@ def random_bars(n: int, *, seed: int, start: str = "2022-01-03", volatility: flo
     return _bars(returns, volume, generator, start)
 
 
-def planted_bars(n: int, *, seed: int, edge: float = 6e-4, noise: float = 5e-4, start: str = "2022-01-03") -> Bars:
+def planted_bars(
+    n: int, *, seed: int, edge: float = 6e-4, noise: float = 5e-4, start: str = "2022-01-03"
+) -> Bars:
     """Return hourly bars in which the volume tells the next bar's direction.
 
     A hidden sign b_t keeps its value with probability 0.9; the volume of bar t is high where b_t = +1 and low

@@ -39,7 +39,9 @@ class Table:
 def read_bytes(path: Path) -> bytes:
     """Return a file's bytes, or say what is wrong with it as a file."""
     if not path.exists():
-        raise MissingInputError(f"no file at {path}. Check the path, or leave out --bars to use the default bars.")
+        raise MissingInputError(
+            f"no file at {path}. Check the path, or leave out --bars to use the default bars."
+        )
     if path.is_dir():
         raise FormatError("this is a folder, not a file of bars", file=path, hint="Name the file inside.")
     return path.read_bytes()
@@ -104,18 +106,26 @@ def _decompressed(path: Path, data: bytes) -> bytes:
             with gzip.open(path) as stream:
                 plain = stream.read(MOST_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise FormatError(f"a damaged or cut .gz file: {error}", file=path, hint="Copy it again.") from None
+            raise FormatError(
+                f"a damaged or cut .gz file: {error}", file=path, hint="Copy it again."
+            ) from None
         if len(plain) > MOST_BYTES:
             raise FormatError("more than 4 GiB when unpacked", file=path, hint="Split the file.")
         return plain
     for magic, kind in ((b"PK\x03\x04", "a .zip archive or an Excel workbook"), (b"\x80\x04", "a pickle")):
         if data.startswith(magic):
-            raise FormatError(f"{kind}, not a table of bars", file=path, hint=f"Unpack or export it. {ACCEPTED}")
+            raise FormatError(
+                f"{kind}, not a table of bars", file=path, hint=f"Unpack or export it. {ACCEPTED}"
+            )
     return data
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+    for mark, encoding in (
+        (b"\xef\xbb\xbf", "utf-8"),
+        (b"\xff\xfe", "utf-16-le"),
+        (b"\xfe\xff", "utf-16-be"),
+    ):
         if data.startswith(mark):
             return _checked(path, data[len(mark) :].decode(encoding, errors="replace"))
     head = np.frombuffer(data[:4096], np.uint8)
@@ -132,7 +142,9 @@ def _checked(path: Path, text: str) -> str:
     start = text.lstrip()[:6].lower()
     if start.startswith(("<!", "<html")):
         raise FormatError(
-            "an HTML page, not a table", file=path, hint="Log in and download the file again; this is the login page."
+            "an HTML page, not a table",
+            file=path,
+            hint="Log in and download the file again; this is the login page.",
         )
     if "\0" in text:
         raise FormatError("binary data, not a text table", file=path, hint=ACCEPTED)
@@ -149,7 +161,11 @@ def _separator(path: Path, rows: pl.Series) -> tuple[str, int]:
             best = (separator, width, share)
     if not best[0]:
         raise FormatError(
-            "no tab, semicolon or comma separates at least four cells", file=path, row=1, value=rows[0][:80], hint=ACCEPTED
+            "no tab, semicolon or comma separates at least four cells",
+            file=path,
+            row=1,
+            value=rows[0][:80],
+            hint=ACCEPTED,
         )
     return best[0], best[1]
 

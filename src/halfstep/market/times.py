@@ -47,7 +47,13 @@ def parse_times(
     groups = text.str.extract_groups(_FORMS[form]).struct.unnest()
     parts = [groups[name] for name in groups.columns]
     numbers = [part.cast(pl.Int64, strict=False) for part in parts[:6]]
-    _refuse(numbers[0].is_null() | numbers[1].is_null() | numbers[2].is_null(), text, path=path, lines=lines, column=column)
+    _refuse(
+        numbers[0].is_null() | numbers[1].is_null() | numbers[2].is_null(),
+        text,
+        path=path,
+        lines=lines,
+        column=column,
+    )
     values = [number.fill_null(0).to_numpy().astype(np.int64) for number in numbers]
     year, month, day = _ordered(form, values[:3], date_order, path=path, column=column)
     bad = (year < FIRST_YEAR) | (year > LAST_YEAR) | (month < 1) | (month > 12) | (day < 1)
@@ -101,16 +107,22 @@ def _offsets(text: pl.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.boo
     return np.asarray((sign * (hours * 3600 + minutes * 60)).to_numpy(), np.int64), stated
 
 
-def _days_since_1970(year: npt.NDArray[np.int64], month: npt.NDArray[np.int64], day: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _days_since_1970(
+    year: npt.NDArray[np.int64], month: npt.NDArray[np.int64], day: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Return days since 1970-01-01 of Gregorian dates, with years that begin in March (Hinnant's algorithm)."""
     y = year - (month <= 2)
     era = y // 400
     of_era = y - era * 400
     of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + day - 1
-    return np.asarray(era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468, np.int64)
+    return np.asarray(
+        era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468, np.int64
+    )
 
 
-def _refuse(bad: pl.Series, text: pl.Series, *, path: Path, lines: npt.NDArray[np.int64], column: str) -> None:
+def _refuse(
+    bad: pl.Series, text: pl.Series, *, path: Path, lines: npt.NDArray[np.int64], column: str
+) -> None:
     if bad.any():
         row = int(bad.arg_true()[0])
         raise CellError(

@@ -12,6 +12,8 @@ attention, G = 1 multi-query attention (Ainslie et al. 2023), layers_per_kv > 1 
 heads inside a layer first, share across layers second.
 """
 
+from typing import cast
+
 import torch.nn.functional as F  # noqa: N812  # the name torch's own documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,7 +33,12 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, config: StackConfig, context_width: int, *, owns_kv: bool) -> None:
         super().__init__()
-        self.num_heads, self.num_key_value_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.owns_kv = owns_kv
+        self.num_heads, self.num_key_value_heads, self.head_dim = (
+            config.heads,
+            config.kv_heads,
+            config.head_dim,
+        )
         inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.width, inner)
         self.k_proj = nn.Linear(context_width, kv) if owns_kv else None
@@ -60,7 +67,8 @@ class AttentionLayer(nn.Module):
         return F.layer_norm(x + self.ff2(F.leaky_relu(self.ff1(x))), x.shape[-1:])
 
     def _split(self, t: Tensor) -> Tensor:
-        return t.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        heads: Tensor = t.unflatten(-1, (-1, self.head_dim))
+        return heads.transpose(1, 2)
 
 
 class AttentionStack(nn.Module):
@@ -69,17 +77,21 @@ class AttentionStack(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            AttentionLayer(config, config.width, owns_kv=k % config.layers_per_kv == 0) for k in range(config.layers)
+            AttentionLayer(config, config.width, owns_kv=k % config.layers_per_kv == 0)
+            for k in range(config.layers)
         )
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Return the tokens after all layers."""
         shared: tuple[Tensor, Tensor] | None = None
-        for layer in self.layers:
-            if layer.k_proj is not None or shared is None:
+        for layer in self._layers():
+            if layer.owns_kv or shared is None:
                 shared = layer.keys_and_values(x)
             x = layer(x, *shared, is_causal=True)
         return x
+
+    def _layers(self) -> list[AttentionLayer]:
+        return cast(list[AttentionLayer], list(self.layers))
 
 
 class CrossAttentionStack(nn.Module):
@@ -93,14 +105,18 @@ class CrossAttentionStack(nn.Module):
         super().__init__()
         self.layers_per_kv = config.layers_per_kv
         self.layers = nn.ModuleList(
-            AttentionLayer(config, context_width, owns_kv=k % config.layers_per_kv == 0) for k in range(config.layers)
+            AttentionLayer(config, context_width, owns_kv=k % config.layers_per_kv == 0)
+            for k in range(config.layers)
         )
 
     def prepare(self, context: Float[Tensor, "batch token width"]) -> Prepared:
         """Return the keys and values of every group of layers."""
-        return [layer.keys_and_values(context) for layer in self.layers if layer.k_proj is not None]
+        layers = cast(list[AttentionLayer], list(self.layers))
+        return [layer.keys_and_values(context) for layer in layers if layer.owns_kv]
 
-    def forward(self, x: Float[Tensor, "batch path width"], prepared: Prepared) -> Float[Tensor, "batch path width"]:
+    def forward(
+        self, x: Float[Tensor, "batch path width"], prepared: Prepared
+    ) -> Float[Tensor, "batch path width"]:
         """Return the query tokens after all layers."""
         for index, layer in enumerate(self.layers):
             x = layer(x, *prepared[index // self.layers_per_kv], is_causal=False)

@@ -45,12 +45,20 @@ def load_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, A
             metadata = json.loads((stream.metadata() or {}).get("halfstep", "{}"))
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Make it again with: {remedy}") from None
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}). Make it again with: {remedy}"
+        ) from None
     if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
-        raise CheckpointError(f"{path}: holds {metadata.get('kind', 'unknown weights')}, must hold {kind}. Make it with: {remedy}")
+        raise CheckpointError(
+            f"{path}: holds {metadata.get('kind', 'unknown weights')}, must hold {kind}. Make it with: {remedy}"
+        )
     found = metadata["facts"]
     wanted = json.loads(json.dumps(facts))
-    differing = [f"{name} {found.get(name)!r} instead of {value!r}" for name, value in wanted.items() if found.get(name) != value]
+    differing = [
+        f"{name} {found.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
     if differing:
         raise CheckpointError(f"{path}: made with {'; '.join(differing)}. Make it again with: {remedy}")
     _check_shapes(module.state_dict(), tensors, path)
@@ -65,4 +73,6 @@ def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Pat
         if found[name].shape != wanted[name].shape
     ]
     if missing or unexpected or other:
-        raise CheckpointError(f"{path}: tensors missing {missing}, unexpected {unexpected}, differently shaped {sorted(other)}.")
+        raise CheckpointError(
+            f"{path}: tensors missing {missing}, unexpected {unexpected}, differently shaped {sorted(other)}."
+        )

@@ -77,7 +77,9 @@ class PolicyConfig:
     lot_cap: float = 1.0
     """Largest volume an action can ask for, lots."""
     stack: StackConfig = field(
-        default_factory=lambda: StackConfig(width=32, layers=3, heads=4, kv_heads=2, head_dim=16, layers_per_kv=3)
+        default_factory=lambda: StackConfig(
+            width=32, layers=3, heads=4, kv_heads=2, head_dim=16, layers_per_kv=3
+        )
     )
     """The attention of the account over the context."""
 

@@ -46,7 +46,8 @@ class ForecastHead(nn.Module):
         """Return the normalised forecast from the state and the normalised window."""
         y = self.out(F.silu(self.dense2(F.silu(self.dense1(state)))))
         linear = torch.bmm(self.skip, x.permute(2, 1, 0))  # (feature, horizon, batch)
-        return y.unflatten(-1, (self.horizon, -1)) + linear.permute(2, 1, 0)
+        nonlinear: Tensor = y.unflatten(-1, (self.horizon, -1))
+        return nonlinear + linear.permute(2, 1, 0)
 
 
 class AttentionEncoder(nn.Module):
@@ -83,7 +84,8 @@ class AttentionEncoder(nn.Module):
     def forecast(self, x: Float[Tensor, "batch time feature"]) -> Float[Tensor, "batch horizon feature"]:
         """Return the forecast in the units of the features."""
         latent, stats = self(x)
-        return stats.deviation * latent + stats.mean
+        forecast: Tensor = stats.deviation * latent + stats.mean
+        return forecast
 
     def context(self, x: Float[Tensor, "batch time feature"]) -> Float[Tensor, "batch token width"]:
         """Return one token per feature: its forecast over the horizon, then its level and volatility."""
@@ -96,10 +98,15 @@ class AttentionEncoder(nn.Module):
     ) -> Float[Tensor, "row token width"]:
         """Return the context of bars ``first`` to ``last - 1``, each encoded once; windows are views of the table."""
         if not bool((self.norm.reference_std > 0).all()):
-            raise ValueError("the encoder has no statistics of its training span: train it, or load trained weights.")
+            raise ValueError(
+                "the encoder has no statistics of its training span: train it, or load trained weights."
+            )
         windows = features.unfold(0, self.config.bars, 1).transpose(1, 2)  # (bar - bars + 1, time, feature)
         start = first - self.config.bars + 1
         if start < 0:
             raise ValueError(f"first: {first}, must be at least {self.config.bars - 1}, one window of bars.")
-        rows = [self.context(windows[k : min(k + chunk, last - self.config.bars + 1)]) for k in range(start, last - self.config.bars + 1, chunk)]
+        rows = [
+            self.context(windows[k : min(k + chunk, last - self.config.bars + 1)])
+            for k in range(start, last - self.config.bars + 1, chunk)
+        ]
         return torch.cat(rows)

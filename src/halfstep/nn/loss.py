@@ -16,12 +16,14 @@ class LossTerms(NamedTuple):
 
 
 def fredf_loss(
-    forecast: Float[Tensor, "batch horizon feature"], target: Float[Tensor, "batch horizon feature"], alpha: float = 0.7
+    forecast: Float[Tensor, "batch horizon feature"],
+    target: Float[Tensor, "batch horizon feature"],
+    alpha: float = 0.7,
 ) -> LossTerms:
     """Return the frequency-enhanced direct forecast loss (Wang et al. 2024).
 
-        E = rfft(forecast) - rfft(target) over the horizon;   frequency = mean |E|
-        mse = mean (forecast - target)^2;                     total = alpha frequency + (1 - alpha) mse
+    E = rfft(forecast) - rfft(target) over the horizon;   frequency = mean |E|
+    mse = mean (forecast - target)^2;                     total = alpha frequency + (1 - alpha) mse
     """
     error = forecast - target
     mse = error.square().mean()

@@ -50,7 +50,9 @@ class RevIN(nn.Module):
         least = (self.floor * self.reference_std).square().clamp_min(LEAST_VARIANCE)
         return InstanceStats(mean, variance.maximum(least).sqrt())
 
-    def normalise(self, x: Float[Tensor, "batch time feature"], stats: InstanceStats) -> Float[Tensor, "batch time feature"]:
+    def normalise(
+        self, x: Float[Tensor, "batch time feature"], stats: InstanceStats
+    ) -> Float[Tensor, "batch time feature"]:
         """Return the window with its level and volatility taken out, then the learnt affine."""
         return self.gain.exp() * (x - stats.mean) / stats.deviation + self.shift
 

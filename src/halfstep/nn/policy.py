@@ -56,7 +56,9 @@ class GaussianHead(nn.Module):
 
     def __init__(self, lot_cap: float) -> None:
         super().__init__()
-        self.register_buffer("high", torch.tensor([lot_cap, 1, 1, lot_cap, 1, 1], dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "high", torch.tensor([lot_cap, 1, 1, lot_cap, 1, 1], dtype=torch.float32), persistent=False
+        )
 
     def forward(self, x: Float[Tensor, "batch path moment"], noise: Tensor | None) -> PolicyOutput:
         """Return the policy's output; without noise it is deterministic."""

@@ -71,7 +71,9 @@ class BlockSpec:
         count = math.prod(self.shape[axis] for axis in inside)
         if count == 0 or grad.numel() == 0:
             return grad.new_zeros(self.state_shape, dtype=wide)
-        norm = torch.linalg.vector_norm(grad, dim=inside, keepdim=True, dtype=wide)  # no temporary of grad's size
+        norm = torch.linalg.vector_norm(
+            grad, dim=inside, keepdim=True, dtype=wide
+        )  # no temporary of grad's size
         return self.block_mean(norm.square_().div_(count))
 
 
@@ -98,7 +100,9 @@ def by_sections(
     Raises:
         ValueError: the rows do not divide; the message names the parameter, its rows and the rows per block.
     """
-    if sum(rows for rows, _ in sections) != shape[axis] or any(rows % per_block for rows, per_block in sections):
+    if sum(rows for rows, _ in sections) != shape[axis] or any(
+        rows % per_block for rows, per_block in sections
+    ):
         raise ValueError(
             f"{name}: {shape[axis]} rows, must be cut into sections (rows, rows per block) {sections}. "
             "Give the head size of this layer with a rule, or leave the rule out to cut by row."

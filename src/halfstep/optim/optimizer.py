@@ -88,8 +88,7 @@ class AdamMini(Optimizer):
             _check(group)
             names = group.get("param_names", [f"parameter {k}" for k in range(len(group["params"]))])
             for name, param in zip(names, group["params"], strict=True):
-                if param.is_complex():
-                    raise ValueError(f"{name}: a complex parameter. Optimize torch.view_as_real({name}) instead.")
+                _refuse_complex(name, param)
             specs = [
                 spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
                 for param in group["params"]
@@ -123,14 +122,18 @@ class AdamMini(Optimizer):
     def state_bytes(self) -> int:
         """Return the bytes of optimizer state that are allocated: distinct storages, step counts left out."""
         tensors = [state[key] for state in self.state.values() for key in _STATE[1:] if key in state]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()
+        }
         return sum(storages.values())
 
     def found_nonfinite(self) -> list[str]:
         """Return the names (or positions) of parameters that hold NaN or infinity in weight or gradient."""
         found = []
         for number, group in enumerate(self.param_groups):
-            names = group.get("param_names", [f"group {number} parameter {k}" for k in range(len(group["params"]))])
+            names = group.get(
+                "param_names", [f"group {number} parameter {k}" for k in range(len(group["params"]))]
+            )
             for name, param in zip(names, group["params"], strict=True):
                 tensors = [param.detach()] if param.grad is None else [param.detach(), param.grad]
                 if not all(bool(t.isfinite().all()) for t in tensors):
@@ -147,7 +150,11 @@ class AdamMini(Optimizer):
         """
         super().load_state_dict(state_dict)
         saved = dict(enumerate(p for group in state_dict["param_groups"] for p in group["params"]))
-        ours = [(p, s) for group, specs in zip(self.param_groups, self._specs, strict=True) for p, s in zip(group["params"], specs, strict=True)]
+        ours = [
+            (p, s)
+            for group, specs in zip(self.param_groups, self._specs, strict=True)
+            for p, s in zip(group["params"], specs, strict=True)
+        ]
         for position, (param, spec) in enumerate(ours):
             entry = state_dict["state"].get(saved[position])
             if not entry:
@@ -198,6 +205,11 @@ class AdamMini(Optimizer):
             eps=group["eps"],
             weight_decay=group["weight_decay"],
         )
+
+
+def _refuse_complex(name: str, param: Tensor) -> None:
+    if param.is_complex():
+        raise ValueError(f"{name}: a complex parameter. Optimize torch.view_as_real({name}) instead.")
 
 
 def _check(values: dict[str, Any]) -> None:

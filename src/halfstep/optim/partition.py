@@ -19,7 +19,11 @@ ValueRule = Literal["row", "tensor"]
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 _QUERY_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads")
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", *_QUERY_HEADS)
-_QUERY, _KEY, _VALUE = ("q_proj", "query", "q", "wq"), ("k_proj", "key", "k", "wk"), ("v_proj", "value", "v", "wv")
+_QUERY, _KEY, _VALUE = (
+    ("q_proj", "query", "q", "wq"),
+    ("k_proj", "key", "k", "wk"),
+    ("v_proj", "value", "v", "wv"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,21 @@ class Partition:
     def __str__(self) -> str:
         rows = [("parameter", "shape", "block", "blocks", "state bytes", "reason")]
         rows += [
-            (name, "x".join(map(str, spec.shape)) or "()", spec.kind, f"{spec.blocks:,}", f"{4 * spec.state_numbers:,}", spec.reason)
+            (
+                name,
+                "x".join(map(str, spec.shape)) or "()",
+                spec.kind,
+                f"{spec.blocks:,}",
+                f"{4 * spec.state_numbers:,}",
+                spec.reason,
+            )
             for name, spec in self.specs.items()
         ]
         widths = [max(len(row[k]) for row in rows) for k in range(5)]
-        lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)), row[5]]) for row in rows]
+        lines = [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)), row[5]])
+            for row in rows
+        ]
         numbers = sum(param.numel() for param in self.parameters.values())
         lines.append(f"total: {self.state_bytes():,} bytes of state in float32; AdamW needs {8 * numbers:,}")
         return "\n".join(lines)
@@ -97,7 +111,11 @@ def partition_model(
         seen.add(id(param))
         spec = None
         for index, rule in enumerate(rules):
-            hit = fnmatch.fnmatch(name, rule.match) if isinstance(rule.match, str) else isinstance(module, rule.match)
+            hit = (
+                fnmatch.fnmatch(name, rule.match)
+                if isinstance(rule.match, str)
+                else isinstance(module, rule.match)
+            )
             if hit:
                 matched[index] = True
                 spec = spec or _by_rule(rule, name, tuple(param.shape))
@@ -147,7 +165,10 @@ def _decide(
         width, head = module.embed_dim, module.head_dim
         v_rows = 1 if value == "row" else width
         return by_sections(
-            shape, "fused q, k, v: q and k by head", sections=((width, head), (width, head), (width, v_rows)), name=name
+            shape,
+            "fused q, k, v: q and k by head",
+            sections=((width, head), (width, head), (width, v_rows)),
+            name=name,
         )
     if param.dim() < 2:
         if "bias" in own:
@@ -169,20 +190,36 @@ def _decide(
 
 
 def _dense(
-    name: str, shape: tuple[int, ...], module: nn.Module, path: list[tuple[str, nn.Module]], *, value: ValueRule
+    name: str,
+    shape: tuple[int, ...],
+    module: nn.Module,
+    path: list[tuple[str, nn.Module]],
+    *,
+    value: ValueRule,
 ) -> BlockSpec:
     """Cut the query and key projections of an attention module by head, every other dense layer by output unit."""
     own, owner = path[-1][0], path[-2][1] if len(path) > 1 else module
     for names, heads_names, label in ((_QUERY, _QUERY_HEADS, "query"), (_KEY, _KEY_HEADS, "key")):
-        heads = next((getattr(owner, a) for a in heads_names if isinstance(getattr(owner, a, None), int)), None)
+        heads = next(
+            (getattr(owner, a) for a in heads_names if isinstance(getattr(owner, a, None), int)), None
+        )
         if own in names and heads:
             stated = getattr(owner, "head_dim", None)
             head_dim = stated if isinstance(stated, int) else shape[0] // heads
             if shape[0] % head_dim == 0:
-                return by_sections(shape, f"{label} projection: by head of {head_dim}", sections=((shape[0], head_dim),), name=name)
+                return by_sections(
+                    shape,
+                    f"{label} projection: by head of {head_dim}",
+                    sections=((shape[0], head_dim),),
+                    name=name,
+                )
     if own in _VALUE and value == "tensor" and any(hasattr(owner, a) for a in _QUERY_HEADS):
         return by_tensor(shape, "value projection: one block, as asked")
-    label = "embedding: by token" if isinstance(module, nn.Embedding | nn.EmbeddingBag) else "dense layer: by output unit"
+    label = (
+        "embedding: by token"
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        else "dense layer: by output unit"
+    )
     return by_row(shape, label)
 
 

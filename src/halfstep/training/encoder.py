@@ -96,7 +96,13 @@ def train_encoder(
     per_epoch = -(-len(origins) // settings.batch)
     learner = Learner(encoder, optimizer, optimizer_settings, per_epoch * settings.epochs)
     checkpoint = Checkpoint(folder / "encoder-checkpoint.pt")
-    state = checkpoint.load() or {"epoch": 0, "curve": [], "best": None, "best_loss": float("inf"), "bytes": 0}
+    state = checkpoint.load() or {
+        "epoch": 0,
+        "curve": [],
+        "best": None,
+        "best_loss": float("inf"),
+        "bytes": 0,
+    }
     if "learner" in state:
         learner.load_state_dict(state["learner"])
     progress.start(f"encoder {optimizer} seed {seed}", settings.epochs * len(origins), "samples")
@@ -106,7 +112,9 @@ def train_encoder(
             break
         train_loss = _epoch(encoder, learner, data, origins, settings, seed, epoch, progress)
         loss, mse = evaluate(encoder, data, data.validation, settings.alpha)
-        state["curve"].append({"epoch": epoch + 1, "train": train_loss, "validation": loss, "mse": float(mse.mean())})
+        state["curve"].append(
+            {"epoch": epoch + 1, "train": train_loss, "validation": loss, "mse": float(mse.mean())}
+        )
         if loss < state["best_loss"]:
             state["best_loss"] = loss
             state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -171,7 +179,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def naive_errors(encoder: AttentionEncoder, data: EncoderData, span: tuple[int, int]) -> Float[Tensor, "naive feature"]:
+def naive_errors(
+    encoder: AttentionEncoder, data: EncoderData, span: tuple[int, int]
+) -> Float[Tensor, "naive feature"]:
     """Return the mean squared errors of the forecasts of `NAIVE`, per feature, in the same standardised space."""
     square, count = torch.zeros(len(NAIVE), len(data.names)), 0
     for x, y in _batches(encoder, data, span):
@@ -210,12 +220,17 @@ def _epoch(
     return total / len(origins)
 
 
-def _batches(encoder: AttentionEncoder, data: EncoderData, span: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+def _batches(
+    encoder: AttentionEncoder, data: EncoderData, span: tuple[int, int]
+) -> list[tuple[Tensor, Tensor]]:
     origins = window_origins(span, ModelConfig(encoder=encoder.config), data.settled)
     if len(origins) == 0:
-        raise ValueError(f"span: bars {span[0]} to {span[1]}, must hold more than {encoder.config.horizon} bars.")
+        raise ValueError(
+            f"span: bars {span[0]} to {span[1]}, must hold more than {encoder.config.horizon} bars."
+        )
     return [
-        windows_at(data.values, rows, encoder.config.bars, encoder.config.horizon) for rows in origins.split(EVALUATION_BATCH)
+        windows_at(data.values, rows, encoder.config.bars, encoder.config.horizon)
+        for rows in origins.split(EVALUATION_BATCH)
     ]
 
 

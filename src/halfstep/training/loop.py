@@ -27,7 +27,9 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _adam_mini(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
-    return AdamMini.for_model(model, lr=s.lr, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay, norm="element")
+    return AdamMini.for_model(
+        model, lr=s.lr, betas=(s.beta1, s.beta2), weight_decay=s.weight_decay, norm="element"
+    )
 
 
 def _adamw(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
@@ -109,7 +111,11 @@ class Learner:
             param.grad = gradient
         norm = float(nn.utils.clip_grad_norm_(params, self.settings.max_norm))
         if not (math.isfinite(norm) and bool(loss.isfinite())):
-            bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+            bad = [
+                n
+                for n, p in self.model.named_parameters()
+                if p.grad is not None and not bool(p.grad.isfinite().all())
+            ]
             raise DivergenceError(
                 f"update {self.updates + 1}: loss {loss.item():.4g}, gradients not finite in {bad[:3] or 'none'}. "
                 "The weights are those of the update before. Lower --optim.lr."
@@ -123,7 +129,11 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a continuation needs."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""

@@ -74,4 +74,5 @@ class NeuralPolicy:
         """Return netted actions; all paths share the bar's keys and values."""
         kv = [(keys[row : row + 1], values[row : row + 1]) for keys, values in prepared]
         drawn = None if noise is None else torch.from_numpy(noise)[None]
-        return self._actor(torch.from_numpy(account)[None], kv, drawn).action[0].double().numpy()
+        action = self._actor(torch.from_numpy(account)[None], kv, drawn).action
+        return np.asarray(action[0].double().numpy(), np.float64)

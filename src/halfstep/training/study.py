@@ -116,7 +116,10 @@ def study(
         progress.advance(1, **losses)
         if (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates:
             _validate(actor, critic, data, state, update + 1)
-            state |= {"update": update + 1, **{name: learner.state_dict() for name, learner in learners.items()}}
+            state |= {
+                "update": update + 1,
+                **{name: learner.state_dict() for name, learner in learners.items()},
+            }
             state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
             checkpoint.save(state)
     progress.finish()
@@ -132,7 +135,9 @@ def study(
     )  # fmt: skip
 
 
-def n_step_target(reward: Float[Tensor, "batch horizon component"], discount: float) -> Float[Tensor, "batch component"]:
+def n_step_target(
+    reward: Float[Tensor, "batch horizon component"], discount: float
+) -> Float[Tensor, "batch component"]:
     """Return sum_k discount^k reward_k over the horizon; rewards after an episode's end are 0."""
     weights = discount ** torch.arange(reward.shape[1], dtype=reward.dtype)
     return torch.einsum("bhc,h->bc", reward, weights)
@@ -194,7 +199,9 @@ class _Batches:
         steps = self._data.store.gather(episode, self._step[rows], horizon=self._settings.horizon)
         reward = torch.from_numpy(learning_reward(steps.reward)) / self._scale
         return _Batch(
-            account=torch.from_numpy(account_vectors(steps, self._data.table.server_time, self._data.rules.floor))[:, None],
+            account=torch.from_numpy(
+                account_vectors(steps, self._data.table.server_time, self._data.rules.floor)
+            )[:, None],
             context=self._data.contexts.at(steps.bar),
             action=torch.from_numpy(steps.action)[:, None],
             target=n_step_target(reward, self._settings.discount),

@@ -52,7 +52,9 @@ class Arm:
 
 def arms_of(config: Config) -> list[Arm]:
     """Return the arms of a comparison, seed by seed."""
-    return [Arm(name, seed) for seed in range(1, config.compare.seeds + 1) for name in config.compare.optimizers]
+    return [
+        Arm(name, seed) for seed in range(1, config.compare.seeds + 1) for name in config.compare.optimizers
+    ]
 
 
 def model_config(config: Config) -> ModelConfig:
@@ -81,7 +83,13 @@ def fit_encoder(config: Config, market: Market, arm: Arm, folder: Path, progress
 
 
 def fit_policy(
-    config: Config, market: Market, arm: Arm, contexts: Contexts, store: EpisodeStore, folder: Path, progress: Progress
+    config: Config,
+    market: Market,
+    arm: Arm,
+    contexts: Contexts,
+    store: EpisodeStore,
+    folder: Path,
+    progress: Progress,
 ) -> StudyResult:
     """Train an arm's critic and actor."""
     data = StudyData(
@@ -99,7 +107,9 @@ def contexts_of(result: EncoderResult, market: Market) -> Contexts:
     return encode_contexts(result.encoder, torch.from_numpy(market.features.values), market.spans.train[0])
 
 
-def run_arm(config: Config, market: Market, arm: Arm, store_folder: Path, folder: Path, progress: Progress = SILENT) -> None:
+def run_arm(
+    config: Config, market: Market, arm: Arm, store_folder: Path, folder: Path, progress: Progress = SILENT
+) -> None:
     """Do one arm: encoder, contexts, study, one pass over the test span."""
     encoder = fit_encoder(config, market, arm, folder, progress)
     contexts = contexts_of(encoder, market)
@@ -107,7 +117,11 @@ def run_arm(config: Config, market: Market, arm: Arm, store_folder: Path, folder
     policy = fit_policy(config, market, arm, contexts, store, folder, progress)
     first, stop = market.spans.test
     actions, run = trade(
-        NeuralPolicy(policy.actor, contexts), market.test_table, market.test_rules, first=first - 1, stop=stop - 1
+        NeuralPolicy(policy.actor, contexts),
+        market.test_table,
+        market.test_rules,
+        first=first - 1,
+        stop=stop - 1,
     )
     files.write_json(folder / "arm.json", _record(arm, encoder, policy, market, actions.tolist(), run))
 
@@ -150,10 +164,17 @@ def path_of_test(market: Market, run: Run) -> TestPath:
 
 
 def _record(
-    arm: Arm, encoder: EncoderResult, policy: StudyResult, market: Market, actions: list[list[float]], run: Run
+    arm: Arm,
+    encoder: EncoderResult,
+    policy: StudyResult,
+    market: Market,
+    actions: list[list[float]],
+    run: Run,
 ) -> dict[str, Any]:
     parameters = sum(
-        param.numel() for module in (encoder.encoder, policy.actor, policy.critic) for param in module.parameters()
+        param.numel()
+        for module in (encoder.encoder, policy.actor, policy.critic)
+        for param in module.parameters()
     )
     return {
         "optimizer": arm.optimizer,
@@ -176,16 +197,16 @@ def _record(
     }  # fmt: skip
 
 
-def _run_in_processes(config: Config, arms: Sequence[Arm], store_folder: Path, folder: Path, progress: Progress) -> None:
+def _run_in_processes(
+    config: Config, arms: Sequence[Arm], store_folder: Path, folder: Path, progress: Progress
+) -> None:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     shares = dict.fromkeys((arm.name for arm in arms), 0.0)
     workers = min(config.run.processes, len(arms))
     with ProcessPoolExecutor(workers, context, _begin_worker, (events, config.run.threads)) as pool:
         tree = config.model_dump(mode="json")
-        jobs = {
-            pool.submit(_worker, tree, arm, store_folder, folder / arm.name): arm for arm in arms
-        }
+        jobs = {pool.submit(_worker, tree, arm, store_folder, folder / arm.name): arm for arm in arms}
         pending: set[Future[None]] = set(jobs)
         while pending:
             _listen(events, shares, progress)
@@ -217,7 +238,13 @@ def _begin_worker(events: Any, threads: int) -> None:
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """Wait for the parent process to end, then end this one."""
+    parent.join()
+    os._exit(1)
 
 
 def _worker(tree: dict[str, Any], arm: Arm, store_folder: Path, folder: Path) -> None:
@@ -231,7 +258,7 @@ class _QueueProgress:
     def __init__(self, name: str) -> None:
         self._name, self._stage, self._done, self._total = name, -1, 0, 1
 
-    def start(self, name: str, total: int, unit: str) -> None:
+    def start(self, name: str, total: int, unit: str) -> None:  # noqa: ARG002  # the protocol's signature
         self._stage, self._done, self._total = self._stage + 1, 0, max(1, total)
 
     def advance(self, done: int, **figures: float) -> None:

@@ -29,11 +29,19 @@ def examine(screen: Console) -> int:
     table = Table("what", "found", "means")
     for name, text in versions().items():
         table.add_row(name, text, "")
-    table.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores", "torch's own; a training process takes --run.threads")
+    table.add_row(
+        "threads",
+        f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "torch's own; a training process takes --run.threads",
+    )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     table.add_row("GPU", gpu, "everything runs on the CPU")
     table.add_row("optimizer kernels", "reference", "plain torch, on every device")
-    table.add_row("free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB", "a quick run takes about 0.1 GiB")
+    table.add_row(
+        "free disk",
+        f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
+        "a quick run takes about 0.1 GiB",
+    )
     for name, purpose in OPTIONAL.items():
         found = "installed" if importlib.util.find_spec(name) else "absent"
         table.add_row(name, found, purpose)
@@ -62,7 +70,7 @@ def _step() -> str:
     optimizer.step()
     still = sum(bool(torch.equal(a, b)) for a, b in zip(before, encoder.parameters(), strict=True))
     if still:
-        raise RuntimeError(f"{still} of {len(before)} parameters did not move. Reinstall with scripts/install.")
+        raise RuntimeError(
+            f"{still} of {len(before)} parameters did not move. Reinstall with scripts/install."
+        )
     return f"all {len(before)} parameters moved"
-
-

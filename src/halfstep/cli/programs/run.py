@@ -35,7 +35,9 @@ from halfstep.progress import Progress
 from halfstep.training.policy import NeuralPolicy
 
 
-def run_all(config: Config, folder: RunFolder, market: Market, progress: Progress) -> tuple[ReportData, dict[str, Any]]:
+def run_all(
+    config: Config, folder: RunFolder, market: Market, progress: Progress
+) -> tuple[ReportData, dict[str, Any]]:
     """Do everything; returns the report's data and the final metrics."""
     torch.set_num_threads(config.run.threads)
     _record_data(folder, market)
@@ -59,7 +61,9 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
         contexts = contexts_of(encoder, market)
         for number in range(1, config.run.rounds):
             home = folder / "10-pilot" / f"round-{number}"
-            actor = fit_policy(config, market, pilot, contexts, _rounds_before(store, number), home, progress).actor
+            actor = fit_policy(
+                config, market, pilot, contexts, _rounds_before(store, number), home, progress
+            ).actor
             report = _round(config, market, store, NeuralPolicy(actor, contexts), number, progress)
     return report
 
@@ -70,7 +74,12 @@ def _rounds_before(store: EpisodeStore, number: int) -> EpisodeStore:
 
 
 def _round(
-    config: Config, market: Market, store: EpisodeStore, policy: NoisePolicy | NeuralPolicy, number: int, progress: Progress
+    config: Config,
+    market: Market,
+    store: EpisodeStore,
+    policy: NoisePolicy | NeuralPolicy,
+    number: int,
+    progress: Progress,
 ) -> ResearchReport:
     return research(
         table=market.table, rules=market.rules, policy=policy, settings=config.research, store=store,
@@ -102,7 +111,9 @@ def _open_test(folder: RunFolder, market: Market) -> int:
     """Count the openings of this test span in the runs beside this one; once per run."""
     log = folder.path.parent / "openings.jsonl"
     entry = {"bars": market.bars.hash, "span": list(market.split.test), "run": folder.path.name}
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    lines = (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    )
     if entry not in lines:
         lines.append(entry)
         files.write_text(log, "".join(json.dumps(line) + "\n" for line in lines))
@@ -120,7 +131,13 @@ def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
 def print_summary(data: ReportData, console: Console) -> None:
     """Show the optimizers and the baselines as a table."""
     table = Table(title=f"{data.title} · {data.headline}")
-    for heading in ("optimizer", "validation loss (95 %)", "state bytes", "step ms", "net profit on the test (95 %)"):
+    for heading in (
+        "optimizer",
+        "validation loss (95 %)",
+        "state bytes",
+        "step ms",
+        "net profit on the test (95 %)",
+    ):
         table.add_column(heading, justify="left" if heading == "optimizer" else "right")
     for o in data.optimizers:
         step = "--" if o.step_ms is None else f"{o.step_ms:.2f}"
@@ -136,5 +153,3 @@ def print_summary(data: ReportData, console: Console) -> None:
         if o.verdict:
             console.print(o.verdict, soft_wrap=True)
     console.print(data.verdict)
-
-

@@ -10,7 +10,12 @@ import torch
 from halfstep.backtest.baselines import random_band, simple_baselines
 from halfstep.backtest.metrics import compute_rows, money, number, percent
 from halfstep.backtest.report import BaselineLine, Curve, Forecast, OptimizerFigures, ReportData
-from halfstep.backtest.statistics import compare_paired, interquartile_mean, seed_interval, stationary_bootstrap
+from halfstep.backtest.statistics import (
+    compare_paired,
+    interquartile_mean,
+    seed_interval,
+    stationary_bootstrap,
+)
 from halfstep.broker.engine import Run, run_actions
 from halfstep.broker.outcomes import Outcome
 from halfstep.cli.programs.arms import encoder_data, model_config, path_of_test
@@ -29,7 +34,13 @@ SEEDS_FOR_A_VERDICT = 5
 
 
 def summarise(
-    config: Config, market: Market, arms: list[dict[str, Any]], step_ms: dict[str, float], folder: Path, *, openings: int
+    config: Config,
+    market: Market,
+    arms: list[dict[str, Any]],
+    step_ms: dict[str, float],
+    folder: Path,
+    *,
+    openings: int,
 ) -> tuple[ReportData, dict[str, Any]]:
     """Return the report and the final metrics of a comparison."""
     mine = [arm for arm in arms if arm["optimizer"] == config.compare.headline]
@@ -98,11 +109,15 @@ def _bootstrap(config: Config, run: Run, positions: int) -> np.ndarray:
     """Return draws of the relative profit over the span."""
     block = max(24.0, 2.0 * len(run.bar) / max(1, positions))
     block = min(block, max(1.0, len(run.bar) / 4))
-    sums = stationary_bootstrap(run.reward.copy(), mean_block=float(block), draws=config.test.bootstrap_draws, seed=config.run.seed)
+    sums = stationary_bootstrap(
+        run.reward.copy(), mean_block=float(block), draws=config.test.bootstrap_draws, seed=config.run.seed
+    )
     return np.asarray(np.expm1(sums))
 
 
-def _optimizer(config: Config, name: str, arms: list[dict[str, Any]], step_ms: dict[str, float]) -> OptimizerFigures:
+def _optimizer(
+    config: Config, name: str, arms: list[dict[str, Any]], step_ms: dict[str, float]
+) -> OptimizerFigures:
     mine = [arm for arm in arms if arm["optimizer"] == name]
     losses = np.array([arm["encoder"]["validation_loss"] for arm in mine])
     reference = np.array([arm["encoder"]["validation_loss"] for arm in arms if arm["optimizer"] == "adamw"])
@@ -112,7 +127,9 @@ def _optimizer(config: Config, name: str, arms: list[dict[str, Any]], step_ms: d
     if name != "adamw":
         found = compare_paired(name, losses, "adamw", reference, margin=config.compare.margin)
         verdict = (
-            f"{name}: {len(mine)} seeds allow no verdict, {SEEDS_FOR_A_VERDICT} are needed." if found is None else found.sentence
+            f"{name}: {len(mine)} seeds allow no verdict, {SEEDS_FOR_A_VERDICT} are needed."
+            if found is None
+            else found.sentence
         )
     low, high = seed_interval(losses, draws=draws, seed=seed)
     worst, best = seed_interval(nets, draws=draws, seed=seed)
@@ -128,18 +145,27 @@ def _optimizer(config: Config, name: str, arms: list[dict[str, Any]], step_ms: d
         net_text=f"{money(interquartile_mean(nets))} ({money(worst)} … {money(best)})",
         skill=float(np.mean([arm["encoder"]["skill"] for arm in mine])),
         train_curves=tuple(tuple(point["train"] for point in arm["encoder"]["curve"]) for arm in mine),
-        validation_curves=tuple(tuple(point["validation"] for point in arm["encoder"]["curve"]) for arm in mine),
+        validation_curves=tuple(
+            tuple(point["validation"] for point in arm["encoder"]["curve"]) for arm in mine
+        ),
     )
 
 
-def _baselines(market: Market, actions: np.ndarray, first: int, random_nets: np.ndarray) -> tuple[BaselineLine, ...]:
+def _baselines(
+    market: Market, actions: np.ndarray, first: int, random_nets: np.ndarray
+) -> tuple[BaselineLine, ...]:
     lines = [
-        BaselineLine(name=b.name, net=money(b.net), drawdown=money(b.drawdown), deals=f"{b.deals:.0f}", note=b.note)
+        BaselineLine(
+            name=b.name, net=money(b.net), drawdown=money(b.drawdown), deals=f"{b.deals:.0f}", note=b.note
+        )
         for b in simple_baselines(market.test_table, market.test_rules, actions, first)
     ]
     low, middle, high = np.percentile(random_nets, [5, 50, 95])
     note = f"5 to 95 %: {money(float(low))} … {money(float(high))}; {len(random_nets):,} runs, as many positions, a coin for the side"
-    return (*lines, BaselineLine(name="random", net=money(float(middle)), drawdown="--", deals="--", note=note))
+    return (
+        *lines,
+        BaselineLine(name="random", net=money(float(middle)), drawdown="--", deals="--", note=note),
+    )
 
 
 def _seed_line(arm: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -154,7 +180,9 @@ def _skills(market: Market, arm: dict[str, Any]) -> tuple[tuple[str, str, str, s
     encoder = arm["encoder"]
     return tuple(
         (name, f"{mse:.3f}", f"{naive:.3f}", f"{skill:+.3f}")
-        for name, mse, naive, skill in zip(market.features.names, encoder["mse"], encoder["naive_mse"], encoder["skill"], strict=True)
+        for name, mse, naive, skill in zip(
+            market.features.names, encoder["mse"], encoder["naive_mse"], encoder["skill"], strict=True
+        )
     )
 
 
@@ -163,11 +191,20 @@ def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any])
     data = encoder_data(market)
     encoder: AttentionEncoder = build_encoder(model_config(config), feature_names=data.names, seed=0)
     name = f"{arm['optimizer']}-s{arm['seed']}"
-    load_weights(encoder, folder / name / "encoder.safetensors", kind="encoder", facts=encoder_facts(data), remedy="halfstep run")
+    load_weights(
+        encoder,
+        folder / name / "encoder.safetensors",
+        kind="encoder",
+        facts=encoder_facts(data),
+        remedy="halfstep run",
+    )
     encoder.eval()
     column = int(np.argmax(arm["encoder"]["skill"]))
     horizon = encoder.config.horizon
-    origin = max(market.spans.test[0], min((market.spans.test[0] + market.spans.test[1]) // 2, market.spans.test[1] - horizon - 1))
+    origin = max(
+        market.spans.test[0],
+        min((market.spans.test[0] + market.spans.test[1]) // 2, market.spans.test[1] - horizon - 1),
+    )
     x, y = windows_at(data.values, torch.tensor([origin]), encoder.config.bars, horizon)
     with torch.no_grad():
         forecast = encoder.forecast(x)
@@ -183,13 +220,17 @@ def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any])
 def _banners(config: Config, market: Market, positions: int, run: Run, openings: int) -> tuple[str, ...]:
     found = []
     if config.data.made_up:
-        found.append("These bars are made up by a random generator: the page shows that the machinery runs, nothing else.")
+        found.append(
+            "These bars are made up by a random generator: the page shows that the machinery runs, nothing else."
+        )
     if positions < FEW_POSITIONS:
         found.append(f"{positions} positions: too few to judge a policy by.")
     if run.status == 1:
         found.append("The account was ruined: a stop-out or equity at its floor ended the test.")
     if openings > 1:
-        found.append(f"This test span was opened {openings} times: every look makes a good result likelier by luck.")
+        found.append(
+            f"This test span was opened {openings} times: every look makes a good result likelier by luck."
+        )
     if market.test_table.floored_spreads > 0.05:
         found.append(
             f"{percent(market.test_table.floored_spreads)} of the bars state a smaller spread than the floor of "
@@ -200,7 +241,17 @@ def _banners(config: Config, market: Market, positions: int, run: Run, openings:
 
 def _settings(config: Config, market: Market) -> tuple[tuple[str, str], ...]:
     bars = market.bars
-    spans = [(f"{name} span", f"{getattr(market.split, name)[0]} to {getattr(market.split, name)[1]}, {b - a:,} bars") for name, (a, b) in (("train", market.spans.train), ("validation", market.spans.validation), ("test", market.spans.test))]
+    spans = [
+        (
+            f"{name} span",
+            f"{getattr(market.split, name)[0]} to {getattr(market.split, name)[1]}, {b - a:,} bars",
+        )
+        for name, (a, b) in (
+            ("train", market.spans.train),
+            ("validation", market.spans.validation),
+            ("test", market.spans.test),
+        )
+    ]
     source = "made up" if bars.source.path is None else bars.source.path.name
     return (
         ("Symbol, period", f"{bars.symbol} {bars.timeframe.name}"),
@@ -231,7 +282,12 @@ def _assumptions(config: Config, market: Market, run: Run) -> tuple[str, ...]:
 
 
 def _metrics(
-    config: Config, data: ReportData, arms: list[dict[str, Any]], p: float, interval: tuple[float, float], step_ms: dict[str, float]
+    config: Config,
+    data: ReportData,
+    arms: list[dict[str, Any]],
+    p: float,
+    interval: tuple[float, float],
+    step_ms: dict[str, float],
 ) -> dict[str, Any]:
     """Return the numbers of the page for machines; times of the clock stand under ``clock``."""
     return {

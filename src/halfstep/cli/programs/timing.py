@@ -17,7 +17,11 @@ def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, floa
     candidates = {}
     for name in config.compare.optimizers:
         model = torch.nn.ModuleList(
-            [build_encoder(sizes, feature_names=feature_names, seed=0), build_actor(sizes, seed=0), build_critic(sizes, seed=0)]
+            [
+                build_encoder(sizes, feature_names=feature_names, seed=0),
+                build_actor(sizes, seed=0),
+                build_critic(sizes, seed=0),
+            ]
         )
         generator = torch.Generator().manual_seed(0)
         for param in model.parameters():
