@@ -1,6 +1,7 @@
 """What a person sees while a program works: bars with rate and time left, or plain lines without a terminal."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,16 +18,16 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def progress_for(target: Console) -> "BarProgress | LineProgress":
-    """Return a bar where ``target`` is a terminal, else lines."""
-    return BarProgress(target) if target.is_terminal else LineProgress(target)
+def progress_for(target: Console, log: Callable[[str], None]) -> "BarProgress | LineProgress":
+    """Return a bar where ``target`` is a terminal, else lines; ``log`` takes a line when a piece of work ends."""
+    return BarProgress(target, log) if target.is_terminal else LineProgress(target, log)
 
 
 class BarProgress:
     """One rich bar per piece of work."""
 
-    def __init__(self, target: Console) -> None:
-        self._console = target
+    def __init__(self, target: Console, log: Callable[[str], None]) -> None:
+        self._console, self._log = target, log
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._meter = _Meter()
@@ -59,14 +60,15 @@ class BarProgress:
         """Leave the bar as it stands."""
         if self._progress is not None:
             self._progress.stop()
+            self._log(self._meter.line())
         self._progress = self._task = None
 
 
 class LineProgress:
     """One plain line every ten seconds, and one at the end of each piece of work."""
 
-    def __init__(self, target: Console) -> None:
-        self._console = target
+    def __init__(self, target: Console, log: Callable[[str], None]) -> None:
+        self._console, self._log = target, log
         self._meter = _Meter()
         self._last = 0.0
 
@@ -86,6 +88,7 @@ class LineProgress:
         """Print how it ended."""
         if self._meter.name:
             self._console.print(self._meter.line(), soft_wrap=True)
+            self._log(self._meter.line())
         self._meter = _Meter()
 
 

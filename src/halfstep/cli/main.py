@@ -7,6 +7,7 @@ Exit status: 0 done; 1 a check found something, or an unexpected error; 2 wrong 
 import difflib
 import importlib
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,18 +83,40 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
     except HalfstepError as error:
         _complain(str(error))
         return error.exit_status
-    except KeyboardInterrupt:
-        _complain("interrupted; what was finished is kept. Continue with --resume FOLDER.")
-        return 130
-    except Exception as error:
-        path = Path("halfstep-error.txt").absolute()
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except KeyboardInterrupt as error:
+        folder = _folder_of(error)
         _complain(
-            f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; the details are in {path}."
+            f"interrupted. Continue with: halfstep {verb.name} --resume {folder}"
+            if folder
+            else "interrupted."
+        )
+        return 130
+    except OSError as error:
+        _complain(
+            f"{error.strerror or error}: {error.filename or 'a file'}. Free space or permissions may be missing."
+        )
+        return 2
+    except Exception as error:
+        _complain(
+            f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; {_details(error)}."
         )
         return 1
     except SystemExit as stop:  # help and usage errors of the flag parser
         return stop.code if isinstance(stop.code, int) else 2
+
+
+def _folder_of(error: BaseException) -> str:
+    """Return the run's folder that an error passed through, if any."""
+    return next(iter(getattr(error, "__notes__", ())), "")
+
+
+def _details(error: Exception) -> str:
+    """Say where the traceback stands: in the run's log, or in a file made now."""
+    if _folder_of(error):
+        return f"the details are in {Path(_folder_of(error)) / 'log.txt'}"
+    with tempfile.NamedTemporaryFile("w", prefix="halfstep-error-", suffix=".txt", delete=False) as stream:
+        stream.write("".join(traceback.format_exception(error)))
+    return f"the details are in {stream.name}"
 
 
 def _nearest(name: str) -> str:

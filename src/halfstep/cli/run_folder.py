@@ -2,8 +2,8 @@
 
 config.toml      the resolved configuration, every value
 manifest.json    verb, command line, status, versions, seeds, data
-metrics.jsonl    one line per event; metrics.json: the final summary
-log.txt          what was printed, and the traceback of an unexpected error
+metrics.jsonl    one line per epoch, evaluation or round of trajectories; metrics.json: the final summary
+log.txt          when each piece of work ended, the printed tables, the traceback of an error
 lock             the process that works here now
 """
 
@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -91,9 +92,9 @@ class RunFolder:
         files.write_json(self.path / "metrics.json", metrics)
 
     def log(self, text: str) -> None:
-        """Append a line to the run's log."""
+        """Append a line to the run's log, with the time."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
-            stream.write(text.rstrip("\n") + "\n")
+            stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text.rstrip()}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +104,9 @@ class RunFolder:
     ) -> None:
         status = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
         self.record(status=status)
+        if error is not None:
+            self.log("".join(traceback.format_exception(error)))
+            error.add_note(str(self.path))  # where `halfstep.cli.main` says the work is kept
         (self.path / "lock").unlink(missing_ok=True)
 
     def _write_manifest(self) -> None:

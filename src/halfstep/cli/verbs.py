@@ -22,7 +22,7 @@ def run(description: str, argv: Sequence[str]) -> int:
     market = load_market(request.config)  # before the folder: wrong input leaves nothing behind
     with request.folder("run") as folder:
         screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
-        data, metrics = run_all(request.config, folder, market, progress_for(screen))
+        data, metrics = run_all(request.config, folder, market, progress_for(screen, folder.log))
         print_summary(data, screen)
         if request.flags.json:
             sys.stdout.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")

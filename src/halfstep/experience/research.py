@@ -22,10 +22,10 @@ DEGENERATE_SHARE = 0.99
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResearchReport:
-    """What a round of trajectories holds.
+    """What a store holds after a round of trajectories.
 
     Attributes:
-        decisions: steps written.
+        decisions: steps in the store.
         outcomes: count of each outcome by name; they add up to ``decisions``.
         in_position: share of steps after which a position was held.
         histograms: ten bins of each action element, ``(6, 10)``.
@@ -68,7 +68,7 @@ def research(
         group = _play(table, rules, policy, settings, passes, round_number, span, seed, progress)
         store.write(name, group)
     progress.finish()
-    return describe(store, rules.lot_cap)
+    return describe(EpisodeStore(store.folder, store.header, rounds=round_number + 1), rules.lot_cap)
 
 
 def describe(store: EpisodeStore, lot_cap: float) -> ResearchReport:

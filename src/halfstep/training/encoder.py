@@ -1,8 +1,10 @@
 """Training of the encoder: forecast the next bars of every feature, judged against naive forecasts."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,21 +98,25 @@ def train_encoder(
     per_epoch = -(-len(origins) // settings.batch)
     learner = Learner(encoder, optimizer, optimizer_settings, per_epoch * settings.epochs)
     checkpoint = Checkpoint(folder / "encoder-checkpoint.pt")
-    state = checkpoint.load() or {
-        "epoch": 0,
-        "curve": [],
-        "best": None,
-        "best_loss": float("inf"),
-        "bytes": 0,
-    }
+    state: dict[str, Any] = checkpoint.load() or {
+        "epoch": 0, "batch": 0, "loss_sum": 0.0, "curve": [], "best": None, "best_loss": math.inf, "bytes": 0,
+    }  # fmt: skip
     if "learner" in state:
         learner.load_state_dict(state["learner"])
     progress.start(f"encoder {optimizer} seed {seed}", settings.epochs * len(origins), "samples")
-    progress.advance(state["epoch"] * len(origins))
+    progress.advance(state["epoch"] * len(origins) + state["batch"] * settings.batch)
     for epoch in range(state["epoch"], settings.epochs):
         if _is_exhausted(state["curve"], settings.patience):
             break
-        train_loss = _epoch(encoder, learner, data, origins, settings, seed, epoch, progress)
+        order = torch.from_numpy(generator(seed, "encoder order", epoch).permutation(len(origins)))
+        for rows in order.split(settings.batch)[state["batch"] :]:
+            loss = _update(encoder, learner, data, origins[rows], settings.alpha)
+            progress.advance(len(rows), loss=loss)
+            state["batch"] += 1
+            state["loss_sum"] += loss * len(rows)
+            if checkpoint.is_due:
+                checkpoint.save(state | {"learner": learner.state_dict()})
+        train_loss = state["loss_sum"] / len(origins)
         loss, mse = evaluate(encoder, data, data.validation, settings.alpha)
         state["curve"].append(
             {"epoch": epoch + 1, "train": train_loss, "validation": loss, "mse": float(mse.mean())}
@@ -119,12 +125,12 @@ def train_encoder(
             state["best_loss"] = loss
             state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
         state["bytes"] = measured_state_bytes(learner.optimizer)
-        state |= {"epoch": epoch + 1, "learner": learner.state_dict()}
-        checkpoint.save(state)
+        state |= {"epoch": epoch + 1, "batch": 0, "loss_sum": 0.0}
+        checkpoint.save(state | {"learner": learner.state_dict()})
+        write_metric_lines(folder / "encoder-metrics.jsonl", state["curve"])
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
-    write_metric_lines(folder / "encoder-metrics.jsonl", state["curve"])
     save_weights(encoder, folder / "encoder.safetensors", kind="encoder", facts=encoder_facts(data))
     _, mse = evaluate(encoder, data, data.validation, settings.alpha)
     naive = naive_errors(encoder, data, data.validation).min(dim=0).values
@@ -196,28 +202,19 @@ def naive_errors(
     return square / count
 
 
-def _epoch(
+def _update(
     encoder: AttentionEncoder,
     learner: Learner,
     data: EncoderData,
-    origins: Int[Tensor, " origin"],
-    settings: EncoderTraining,
-    seed: int,
-    epoch: int,
-    progress: Progress,
+    origins: Int[Tensor, " batch"],
+    alpha: float,
 ) -> float:
-    """Make one pass over all origins in an order that depends on (seed, epoch) only; returns the mean loss."""
-    order = torch.from_numpy(generator(seed, "encoder order", epoch).permutation(len(origins)))
-    config = encoder.config
-    total = 0.0
-    for rows in order.split(settings.batch):
-        x, y = windows_at(data.values, origins[rows], config.bars, config.horizon)
-        latent, stats = encoder(x)
-        loss = fredf_loss(latent, standardised_target(encoder, y, stats), settings.alpha).total
-        learner.update(loss)
-        total += loss.item() * len(rows)
-        progress.advance(len(rows), loss=loss.item())
-    return total / len(origins)
+    """Make one update on the windows of a batch of origins; returns the loss before it."""
+    x, y = windows_at(data.values, origins, encoder.config.bars, encoder.config.horizon)
+    latent, stats = encoder(x)
+    loss = fredf_loss(latent, standardised_target(encoder, y, stats), alpha).total
+    learner.update(loss)
+    return loss.item()
 
 
 def _batches(

@@ -3,8 +3,8 @@
 import io
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from halfstep.optim.optimizer import AdamMini
 from halfstep.training.settings import OptimizerSettings
 
 FINAL_LR_SHARE = 0.1
+CHECKPOINT_SECONDS = 60.0  # a killed training loses at most this much work
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -142,21 +143,28 @@ class Learner:
         self.updates = state["updates"]
 
 
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The newest state of one training, in one file that is whole or absent.
 
-    Attributes:
+    Args:
         path: the file.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is so long ago that the next update should be kept."""
+        return time.monotonic() - self._saved >= CHECKPOINT_SECONDS
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a state of tensors, numbers, strings, lists and dictionaries."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         files.write_bytes(self.path, buffer.getvalue())
+        self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, or None; nothing but tensors and plain values is ever unpacked."""

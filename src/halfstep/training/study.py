@@ -114,18 +114,17 @@ def study(
         if update % LOG_EVERY == LOG_EVERY - 1:
             state["curve"].append({"update": update + 1, **losses})
         progress.advance(1, **losses)
-        if (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates:
+        state["update"] = update + 1
+        is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
+        if is_evaluated:
             _validate(actor, critic, data, state, update + 1)
-            state |= {
-                "update": update + 1,
-                **{name: learner.state_dict() for name, learner in learners.items()},
-            }
             state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
-            checkpoint.save(state)
+            write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
+        if is_evaluated or checkpoint.is_due:
+            checkpoint.save(state | {name: learner.state_dict() for name, learner in learners.items()})
     progress.finish()
     actor.load_state_dict(state["best"]["actor"])
     critic.load_state_dict(state["best"]["critic"])
-    write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
     facts = {"encoder": data.contexts.encoder_hash}
     save_weights(actor, folder / "actor.safetensors", kind="actor", facts=facts)
     save_weights(critic, folder / "critic.safetensors", kind="critic", facts=facts)

@@ -8,10 +8,12 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +133,7 @@ def run_arms(
 ) -> list[dict[str, Any]]:
     """Run every unfinished arm, several side by side, and return the records of all."""
     todo = [arm for arm in arms if not (folder / arm.name / "arm.json").exists()]
-    progress.start("arms (optimizer, seed)", 100 * len(arms), "% of an arm")
+    progress.start(f"{len(arms)} arms (optimizer, seed)", 100 * len(arms), "%")
     progress.advance(100 * (len(arms) - len(todo)))
     if todo:
         _run_in_processes(config, todo, store_folder, folder, progress)
@@ -204,16 +206,24 @@ def _run_in_processes(
     events = context.Queue()
     shares = dict.fromkeys((arm.name for arm in arms), 0.0)
     workers = min(config.run.processes, len(arms))
-    with ProcessPoolExecutor(workers, context, _begin_worker, (events, config.run.threads)) as pool:
+    lifeline, held = context.Pipe(duplex=False)
+    with (
+        held,
+        ProcessPoolExecutor(workers, context, _begin_worker, (events, lifeline, config.run.threads)) as pool,
+    ):
         tree = config.model_dump(mode="json")
         jobs = {pool.submit(_worker, tree, arm, store_folder, folder / arm.name): arm for arm in arms}
         pending: set[Future[None]] = set(jobs)
-        while pending:
-            _listen(events, shares, progress)
-            for job in [job for job in pending if job.done()]:
-                pending.remove(job)
-                job.result()  # raises what the arm raised
-                _count(jobs[job].name, 1.0, shares, progress)
+        try:
+            while pending:
+                _listen(events, shares, progress)
+                for job in [job for job in pending if job.done()]:
+                    pending.remove(job)
+                    job.result()  # raises what the arm raised
+                    _count(jobs[job].name, 1.0, shares, progress)
+        except BaseException:
+            held.close()  # ends the workers now instead of after their arms
+            raise
 
 
 def _listen(events: Any, shares: dict[str, float], progress: Progress) -> None:
@@ -231,19 +241,18 @@ def _count(name: str, share: float, shares: dict[str, float], progress: Progress
         shares[name] = share
 
 
-def _begin_worker(events: Any, threads: int) -> None:
-    """Prepare a worker process; it ends with its parent, also when that is killed."""
+def _begin_worker(events: Any, lifeline: Connection, threads: int) -> None:
+    """Prepare a worker process, which ends when the other end of ``lifeline`` closes: also when its parent is killed."""
     global _events
     _events = events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:
-    """Wait for the parent process to end, then end this one."""
-    parent.join()
+def _end_with(lifeline: Connection) -> None:
+    """Wait for the lifeline to close, then end this process; its checkpoints are whole at any moment."""
+    lifeline.poll(None)
     os._exit(1)
 
 

@@ -41,20 +41,21 @@ def run_all(
     """Do everything; returns the report's data and the final metrics."""
     torch.set_num_threads(config.run.threads)
     _record_data(folder, market)
-    collect(config, market, folder.path, progress)
+    rounds = collect(config, market, folder.path, progress)
     arms = run_arms(config, arms_of(config), folder.path / "20-episodes", folder.path / "50-arms", progress)
     openings = _open_test(folder, market)
     times = _timing(config, market, folder.path / "70-timing.json")
     data, metrics = summarise(config, market, arms, times, folder.path / "50-arms", openings=openings)
     write_report(data, folder.path / "report" / "report.html")
+    files.write_text(folder.path / "metrics.jsonl", "".join(metric_lines(folder.path, rounds)))
     folder.write_metrics(metrics)
     return data, metrics
 
 
-def collect(config: Config, market: Market, folder: Path, progress: Progress) -> ResearchReport:
+def collect(config: Config, market: Market, folder: Path, progress: Progress) -> list[ResearchReport]:
     """Collect all rounds of trajectories: the first by noise, each further one by an actor trained on those before."""
     store = EpisodeStore.create(folder / "20-episodes", market.store_header)
-    report = _round(config, market, store, NoisePolicy(market.rules.lot_cap), 0, progress)
+    reports = [_round(config, market, store, NoisePolicy(market.rules.lot_cap), 0, progress)]
     if config.run.rounds > 1:
         pilot = Arm(config.compare.headline, config.run.seed)
         encoder = fit_encoder(config, market, pilot, folder / "10-pilot", progress)
@@ -64,8 +65,25 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
             actor = fit_policy(
                 config, market, pilot, contexts, _rounds_before(store, number), home, progress
             ).actor
-            report = _round(config, market, store, NeuralPolicy(actor, contexts), number, progress)
-    return report
+            reports.append(_round(config, market, store, NeuralPolicy(actor, contexts), number, progress))
+    return reports
+
+
+def metric_lines(folder: Path, rounds: list[ResearchReport]) -> list[str]:
+    """Return what every stage recorded, one JSON object per line: ``where`` is the stage's folder."""
+    lines: list[dict[str, Any]] = [
+        {
+            "where": "20-episodes", "round": number, "decisions": report.decisions, "outcomes": report.outcomes,
+            "in_position": report.in_position, "histograms": report.histograms.tolist(),
+        }
+        for number, report in enumerate(rounds)
+    ]  # fmt: skip
+    for path in sorted(folder.glob("*/**/*-metrics.jsonl")):
+        where = path.parent.relative_to(folder).as_posix()
+        lines += [
+            {"where": where, **json.loads(line)} for line in path.read_text(encoding="utf-8").splitlines()
+        ]
+    return [json.dumps(line) + "\n" for line in lines]
 
 
 def _rounds_before(store: EpisodeStore, number: int) -> EpisodeStore:
@@ -108,16 +126,18 @@ def _record_data(folder: RunFolder, market: Market) -> None:
 
 
 def _open_test(folder: RunFolder, market: Market) -> int:
-    """Count the openings of this test span in the runs beside this one; once per run."""
-    log = folder.path.parent / "openings.jsonl"
-    entry = {"bars": market.bars.hash, "span": list(market.split.test), "run": folder.path.name}
-    lines = (
-        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    )
-    if entry not in lines:
-        lines.append(entry)
-        files.write_text(log, "".join(json.dumps(line) + "\n" for line in lines))
-    same = [line for line in lines if (line["bars"], line["span"]) == (entry["bars"], entry["span"])]
+    """Record that this run opens its test span in ``runs/openings.jsonl``; returns how often it was opened."""
+    log = Path("runs") / "openings.jsonl"
+    span = {"bars": market.bars.hash, "span": list(market.split.test)}
+    entry = {**span, "run": str(folder.path.absolute())}
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    entries = [json.loads(line) for line in lines]
+    if entry not in entries:
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a", encoding="utf-8") as stream:  # one short line: whole, also beside other processes
+            stream.write(json.dumps(entry) + "\n")
+        entries.append(entry)
+    same = [line for line in entries if line | span == line]
     return same.index(entry) + 1
 
 
