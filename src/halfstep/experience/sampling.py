@@ -39,6 +39,30 @@ def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return generator(seed, "epoch order", epoch).permutation(n)
 
 
+def episode_returns(store: EpisodeStore, discount: float) -> Weights:
+    """Return each episode's discounted sum of every reward component from its first step, ``(episode, 3)``."""
+    reward = np.asarray(store.column("reward"), np.float64)
+    start = np.cumsum(store.length) - store.length
+    return np.stack(
+        [discount ** np.arange(n) @ reward[s : s + n] for s, n in zip(start, store.length, strict=True)]
+    )
+
+
+def weighted_rows(
+    episode: npt.NDArray[np.int64], weights: Weights, n: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw ``n`` usable origins with replacement: an episode by its weight, then one of its origins uniformly.
+
+    Args:
+        episode: of each usable origin, rising, as `usable_origins` returns it.
+        weights: of each episode; those without an origin are left out.
+    """
+    present, first, count = np.unique(episode, return_index=True, return_counts=True)
+    cumulative = np.cumsum(weights[present])
+    chosen = np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")
+    return np.asarray(first[chosen] + (random.random(n) * count[chosen]).astype(np.int64), np.int64)
+
+
 def return_weights(returns: Weights) -> Weights:
     """Return the sampling probability of each episode from its return (the published rule).
 

@@ -20,7 +20,7 @@ from halfstep.nn.encoder import AttentionEncoder
 from halfstep.nn.loss import fredf_loss
 from halfstep.nn.normalise import InstanceStats
 from halfstep.progress import SILENT, Progress
-from halfstep.training.loop import Checkpoint, Learner, measured_state_bytes, write_metric_lines
+from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
 from halfstep.training.settings import EncoderTraining, OptimizerSettings
 
 TARGET_BOUND = 10.0  # deviations
@@ -65,7 +65,7 @@ class EncoderResult:
     """
 
     encoder: AttentionEncoder
-    curve: list[dict[str, float]]
+    curve: list[Point]
     validation_loss: float
     mse: list[float]
     naive_mse: list[float]
@@ -239,6 +239,6 @@ def _set_reference(encoder: AttentionEncoder, data: EncoderData) -> None:
     encoder.norm.reference_std.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
 
 
-def _is_exhausted(curve: list[dict[str, float]], patience: int) -> bool:
+def _is_exhausted(curve: list[Point], patience: int) -> bool:
     losses = [point["validation"] for point in curve]
     return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience

@@ -17,6 +17,9 @@ from halfstep.errors import DivergenceError
 from halfstep.optim.optimizer import AdamMini
 from halfstep.training.settings import OptimizerSettings
 
+Point = dict[str, float | int]
+"""One record of a curve: where it stands (epoch or update) and the figures there."""
+
 FINAL_LR_SHARE = 0.1
 CHECKPOINT_SECONDS = 60.0  # a killed training loses at most this much work
 

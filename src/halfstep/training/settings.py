@@ -1,6 +1,7 @@
 """Settings of training."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,8 @@ class StudySettings:
     """Updates of critic and actor."""
     batch: int = 256
     """Steps per update."""
+    sampling: Literal["uniform", "return_weighted"] = "uniform"
+    """How steps are drawn: each once per epoch, or episodes with greater returns more often (published)."""
     horizon: int = 24
     """Bars whose rewards a critic's target sums, so that the outcome of a stop reaches the action that set it."""
     discount: float = 0.99

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
@@ -23,7 +24,13 @@ from torch import Tensor, nn
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.experience.rollout import trade
-from halfstep.experience.sampling import epoch_order, usable_origins
+from halfstep.experience.sampling import (
+    episode_returns,
+    epoch_order,
+    return_weights,
+    usable_origins,
+    weighted_rows,
+)
 from halfstep.experience.seeds import generator
 from halfstep.experience.store import EpisodeStore, Steps
 from halfstep.market.state import account_vector
@@ -32,7 +39,7 @@ from halfstep.nn.checkpoint import save_weights
 from halfstep.nn.config import ModelConfig
 from halfstep.nn.policy import Actor, Critic, kl_to_standard_normal
 from halfstep.progress import SILENT, Progress
-from halfstep.training.loop import Checkpoint, Learner, measured_state_bytes, write_metric_lines
+from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
 from halfstep.training.policy import Contexts, NeuralPolicy
 from halfstep.training.settings import OptimizerSettings, StudySettings
 
@@ -74,8 +81,8 @@ class StudyResult:
 
     actor: Actor
     critic: Critic
-    curve: list[dict[str, float]]
-    validation: list[dict[str, float]]
+    curve: list[Point]
+    validation: list[Point]
     log_growth: float
     state_bytes: int
     seconds: float
@@ -187,13 +194,12 @@ class _Batches:
         scale = float((rewards @ weights).std())
         self._scale = max(scale, LEAST_SCALE)
         self._weights = torch.from_numpy(weights)
-        self._profitable = _profitable_episodes(data.store, settings.discount)
+        returns = episode_returns(data.store, settings.discount)
+        self._profitable = (returns[:, 0] > 0).astype(np.float32)
+        self._odds = return_weights(returns.sum(axis=1))
 
     def at(self, number: int) -> _Batch:
-        epoch, position = divmod(number, self._per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self._episode), seed=self._seed, epoch=epoch)
-        rows = self._order[position * self._size : (position + 1) * self._size]
+        rows = self._uniform(number) if self._settings.sampling == "uniform" else self._weighted(number)
         episode = self._episode[rows]
         steps = self._data.store.gather(episode, self._step[rows], horizon=self._settings.horizon)
         reward = torch.from_numpy(learning_reward(steps.reward)) / self._scale
@@ -208,6 +214,16 @@ class _Batches:
             is_profitable=torch.from_numpy(self._profitable[episode]),
         )
 
+    def _uniform(self, number: int) -> npt.NDArray[np.int64]:
+        epoch, position = divmod(number, self._per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(len(self._episode), seed=self._seed, epoch=epoch)
+        return self._order[position * self._size : (position + 1) * self._size]
+
+    def _weighted(self, number: int) -> npt.NDArray[np.int64]:
+        random = generator(self._seed, "weighted batch", number)
+        return weighted_rows(self._episode, self._odds, self._size, random)
+
 
 def account_vectors(
     steps: Steps, server_time: np.ndarray[Any, np.dtype[np.int64]], floor: float
@@ -217,16 +233,6 @@ def account_vectors(
     now: Float64[np.ndarray, "batch 8"] = np.concatenate([steps.now, seconds], axis=1)
     previous: Float64[np.ndarray, "batch 8"] = np.concatenate([steps.previous, seconds], axis=1)
     return account_vector(now, previous, floor=floor)
-
-
-def _profitable_episodes(store: EpisodeStore, discount: float) -> Float32[np.ndarray, " episode"]:
-    """Return 1 for every episode whose discounted balance return from its first step is positive."""
-    reward = np.asarray(store.column("reward"), np.float64)[:, 0]
-    start = np.cumsum(store.length) - store.length
-    returns = [
-        float(reward[s : s + n] @ discount ** np.arange(n)) for s, n in zip(start, store.length, strict=True)
-    ]
-    return (np.array(returns) > 0).astype(np.float32)
 
 
 def _update(
