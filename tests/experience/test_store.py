@@ -51,6 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, table: MarketTable) -> Episo
     return collect(tmp_path_factory.mktemp("store"), table)[0]
 
 
+@pytest.mark.pitfall("U5")
 def test_every_decision_is_accounted_for(tmp_path: Path, table: MarketTable) -> None:
     made, report = collect(tmp_path, table)
     assert sum(report.outcomes.values()) == report.decisions == made.length.sum()

@@ -138,8 +138,8 @@ def test_reference_calendar(shared_data: Callable[[str], Path]) -> None:
 
 CELL, TIME, PRICE = errors.CellError, errors.TimeError, errors.PriceError
 BAD = {
-    "sorted wrongly": ([ROWS[1], ROWS[0], ROWS[2]], TIME, 3, "comes before that of row"),
-    "a time twice": ([ROWS[0], ROWS[0], ROWS[1]], TIME, 3, "repeats that of row"),
+    "sorted wrongly": ([ROWS[1], ROWS[0], ROWS[2]], TIME, 3, "is earlier than the bar before it"),
+    "a time twice": ([ROWS[0], ROWS[0], ROWS[1]], TIME, 3, "repeats the bar before it"),
     "a word for a price": ([ROWS[0], ROWS[1].replace("1.13778", "abc")], CELL, 3, "'abc' is not a number"),
     "an empty price": ([ROWS[0], ROWS[1].replace("1.13778", "")], CELL, 3, "'' is not a number"),
     "a cut line": ([ROWS[0], ROWS[1], ROWS[2][:30]], CELL, 4, "cells, but the table has 9 columns"),

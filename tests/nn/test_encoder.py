@@ -25,6 +25,7 @@ def table(bars: int, seed: int = 0) -> Tensor:
     return torch.randn(bars, 9, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.pitfall("M9")
 def test_context_units_are_features(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_of()
     latent = torch.arange(216.0).reshape(1, 24, 9)
@@ -55,6 +56,7 @@ def test_later_bars_have_no_influence_on_a_context() -> None:
     assert not torch.equal(before[12], after[12])
 
 
+@pytest.mark.pitfall("M11")
 def test_forecast_can_exceed_one_sigma() -> None:
     encoder = encoder_of().train()
     x, target = table(480).reshape(4, 120, 9), torch.full((4, 24, 9), 3.0)

@@ -1,5 +1,6 @@
 """Instance normalisation: exact inverse, no memory, small features are not swamped."""
 
+import pytest
 import torch
 
 from halfstep.nn.normalise import RevIN
@@ -17,6 +18,7 @@ def norm_of(features: int, reference_std: list[float] | None = None) -> RevIN:
     return norm
 
 
+@pytest.mark.pitfall("M6")
 def test_denormalise_inverts_normalise() -> None:
     deviations = torch.tensor([1e-4, 10.0, 100.0], dtype=torch.float64)
     means = torch.tensor([0.0, 50.0, 1000.0], dtype=torch.float64)
@@ -28,6 +30,7 @@ def test_denormalise_inverts_normalise() -> None:
     assert ((back - x).abs() / deviations).max() < 1e-6
 
 
+@pytest.mark.pitfall("M8")
 def test_instance_norm_ignores_level_and_scale() -> None:
     x = torch.randn(4, 60, 3, generator=torch.Generator().manual_seed(2))
     norm = norm_of(3)
@@ -40,6 +43,7 @@ def test_instance_norm_ignores_level_and_scale() -> None:
     )
 
 
+@pytest.mark.pitfall("M14")
 def test_small_features_are_normalised() -> None:
     x = torch.tensor([1e-4, -1e-4]).repeat(30).reshape(1, 60, 1)
     norm = RevIN(1)
@@ -47,6 +51,7 @@ def test_small_features_are_normalised() -> None:
     torch.testing.assert_close(norm.normalise(x, norm.statistics(x)).abs(), torch.ones(1, 60, 1))
 
 
+@pytest.mark.pitfall("M8")
 def test_evaluation_has_no_memory() -> None:
     norm = norm_of(2, [1.0, 1.0])
     window = torch.randn(1, 30, 2, generator=torch.Generator().manual_seed(3))

@@ -50,6 +50,7 @@ def test_origins_keep_the_purge_and_the_settled_rows(world: World) -> None:
     assert window_origins((0, 900), preset("tiny"), settled=500)[0] == 500 + 119
 
 
+@pytest.mark.pitfall("M12")
 def test_each_feature_weighs_the_same() -> None:
     encoder = build_encoder(preset("tiny"), feature_names=tuple("abcdefghi"), seed=0)
     deviation = torch.ones(1, 1, 9)
@@ -62,6 +63,7 @@ def test_each_feature_weighs_the_same() -> None:
     assert standardised_target(encoder, 1e9 * error, stats).max() == 10.0  # clipped
 
 
+@pytest.mark.pitfall("T3")
 def test_statistics_come_from_the_training_span(world: World, tmp_path: Path) -> None:
     changed = world.encoder_data.values.clone()
     changed[TEST[0] :] *= 1e6
@@ -73,6 +75,7 @@ def test_statistics_come_from_the_training_span(world: World, tmp_path: Path) ->
     torch.testing.assert_close(plain.encoder.norm.reference_std, rows.std(0, correction=0).float())
 
 
+@pytest.mark.pitfall("R12")
 def test_selection_never_reads_the_test_span(world: World, tmp_path: Path) -> None:
     blind = world.encoder_data.values.clone()
     blind[TEST[0] :] = float("nan")

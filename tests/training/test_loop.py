@@ -36,6 +36,7 @@ def test_schedule_rises_and_falls_to_a_tenth() -> None:
     assert lr_share(0, 8, 100) == 0.5  # a short training warms up over a quarter of itself
 
 
+@pytest.mark.pitfall("N21")
 def test_global_norm_clipping() -> None:
     model = nn.ParameterList([nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))])
     learner = Learner(model, "sgd", replace(SETTINGS, sgd_lr=1.0, weight_decay=0.0), total=10)
@@ -45,6 +46,7 @@ def test_global_norm_clipping() -> None:
     assert [p.item() for p in model] == pytest.approx([-0.6, -0.8])
 
 
+@pytest.mark.pitfall("N21")
 def test_loss_scale_reaches_the_first_layer() -> None:
     gradients = []
     for scale in (1.0, 1000.0):
@@ -74,6 +76,7 @@ def test_a_bad_loss_leaves_weights_and_state_as_they_were(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.pitfall("U17")
 def test_interrupted_training_resumes(name: str, tmp_path: Path) -> None:
     def steps(learner: Learner, numbers: range) -> None:
         for k in numbers:
@@ -133,7 +136,7 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         EncoderTraining(alpha=1.5)
     with pytest.raises(ValueError, match="horizon: 0, must be at least 1"):
         StudySettings(horizon=0)
-    with pytest.raises(ValueError, match="discount: 0.0, must lie in"):
+    with pytest.raises(ValueError, match=r"discount: 0.0, must lie in"):
         StudySettings(discount=0.0)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_metric_lines(tmp_path / "lines.jsonl", [{"loss": float("nan")}])

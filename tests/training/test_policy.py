@@ -1,6 +1,7 @@
 """A trained actor as a policy: contexts by bar, one form for one account and many."""
 
 import numpy as np
+import pytest
 import torch
 
 from halfstep.experience.policy import Policy
@@ -36,6 +37,7 @@ def test_contexts_are_found_by_bar(world: World) -> None:
     assert torch.equal(world.contexts.at(bars), world.contexts.rows[[0, 12]])
 
 
+@pytest.mark.pitfall("R13", "U7")
 def test_evaluation_is_deterministic(world: World) -> None:
     runs = [
         trade(policy_of(world), world.table, RULES, first=TEST[0] - 1, stop=TEST[1] - 1) for _ in range(2)

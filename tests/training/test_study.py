@@ -36,6 +36,7 @@ def run(world: World, folder: Path, settings: StudySettings = SETTINGS, seed: in
     )  # fmt: skip
 
 
+@pytest.mark.pitfall("R3")
 def test_returns_by_hand() -> None:
     reward = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1).repeat(1, 1, 3)
     assert n_step_target(reward, 0.99)[0].tolist() == pytest.approx([5.9203] * 3)
@@ -43,6 +44,7 @@ def test_returns_by_hand() -> None:
     assert n_step_target(reward[:, :1], 0.99)[0, 0].item() == 1.0
 
 
+@pytest.mark.pitfall("R3")
 def test_delayed_outcome_reaches_its_action() -> None:
     reward = torch.zeros(1, 24, 3)
     reward[0, 10] = 1.0
@@ -96,6 +98,7 @@ def one_update(world: World, settings: StudySettings = SETTINGS) -> Iterator[tup
     module._update(batch, actor, critic, learners, settings, 1, 0)
 
 
+@pytest.mark.pitfall("N6", "U12")
 def test_every_parameter_moves(world: World) -> None:
     with one_update(world) as networks:
         before = [[p.clone() for p in network.parameters()] for network in networks]
@@ -125,6 +128,7 @@ def test_actor_step_leaves_the_critic_alone(world: World, monkeypatch: pytest.Mo
     assert all(p.requires_grad for p in networks[1].parameters())
 
 
+@pytest.mark.pitfall("R11")
 def test_actor_is_pushed_at_zero_value(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guidance is linear in Q: with a critic that values buying at w, the buy volume rises, also where Q is 0."""
     settings = replace(SETTINGS, cloning=0.0, kl=0.0)

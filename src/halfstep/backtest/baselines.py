@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from jaxtyping import Float64
 
@@ -11,6 +12,8 @@ from halfstep.broker.engine import BatchedAccounts, Run, run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import CLOSE, OPEN, MarketTable
 from halfstep.experience.seeds import generator
+
+PLAN_NUMBERS = 2**23  # numbers of random plans held in memory at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,26 +74,39 @@ def random_band(
     Their positions have no stops or targets, because ours ended where theirs are planned to end.
     """
     random = generator(seed, "random baseline")
-    held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy())
-    lots = positions["lots"].to_numpy()
-    n = len(held)
-    free = max(
-        0, bars - int(held.sum()) - n
-    )  # one flat bar after each position, so that neighbours do not merge
-    plan = np.zeros((runs, bars, 6))
-    for run in range(runs):
-        order = random.permutation(n)
-        cuts = np.sort(random.integers(0, free + 1, n))
-        starts = cuts + np.concatenate([[0], np.cumsum(held[order] + 1)[:-1]]) if n else cuts
-        columns = 3 * random.integers(0, 2, n)
-        for start, index, column in zip(starts, order, columns, strict=True):
-            plan[run, start : start + held[index], column] = lots[index]
-    accounts = BatchedAccounts(table, _without_levels(rules), runs)
-    accounts.reset(first=first, stop=first + bars)
-    for bar in range(bars):
-        accounts.step(plan[:, bar])
-    nets = accounts.floats[:, 1] - rules.deposit
+    held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy()).astype(np.int64)
+    lots = positions["lots"].to_numpy().astype(np.float64)
+    nets = np.empty(runs)
+    chunk = max(1, PLAN_NUMBERS // (6 * bars))
+    for begin in range(0, runs, chunk):
+        plans = np.stack(
+            [_random_plan(random, held, lots, bars) for _ in range(begin, min(begin + chunk, runs))], axis=1
+        )
+        accounts = BatchedAccounts(table, _without_levels(rules), plans.shape[1])
+        accounts.reset(first=first, stop=first + bars)
+        for actions in plans:
+            accounts.step(actions)
+        nets[begin : begin + chunk] = accounts.floats[:, 1] - rules.deposit
     return RandomBand(nets=nets, p=float((1 + (nets >= net).sum()) / (1 + runs)))
+
+
+def _random_plan(
+    random: np.random.Generator,
+    held: npt.NDArray[np.int64],
+    lots: Float64[np.ndarray, " position"],
+    bars: int,
+) -> Float64[np.ndarray, "bar 6"]:
+    """Return positions of the given lengths and volumes in random order, with random gaps and sides."""
+    plan = np.zeros((bars, 6))
+    n = len(held)
+    order = random.permutation(n)
+    free = max(0, bars - int(held.sum()) - n)  # a flat bar after each position keeps neighbours apart
+    cuts = np.sort(random.integers(0, free + 1, n))
+    starts = cuts + np.concatenate([[0], np.cumsum(held[order] + 1)[:-1]]) if n else cuts
+    columns = 3 * random.integers(0, 2, n)
+    for start, index, column in zip(starts, order, columns, strict=True):
+        plan[start : start + held[index], column] = lots[index]
+    return plan
 
 
 def _without_levels(rules: AccountRules) -> AccountRules:

@@ -12,8 +12,6 @@ from halfstep import files
 from halfstep.backtest import charts
 from halfstep.backtest.metrics import Row
 
-FEW_POSITIONS = 100
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerFigures:
@@ -90,8 +88,9 @@ class ReportData:
     seed_table: tuple[tuple[str, str, str, str, str], ...]
     """Per seed of the headline: seed, net profit, drawdown, trades, profit factor."""
     representative: str
-    """Which seed the rows and curves belong to, in words."""
-    rows: tuple[Row, ...]
+    """Which seed the curves belong to, in words."""
+    rows: tuple[tuple[str, tuple[Row, ...]], ...]
+    """The tester's rows: per optimizer, the headline first, its name with the seed and the rows in one order."""
     curve: Curve
     other_curves: tuple[tuple[float, ...], ...]
     baselines: tuple[BaselineLine, ...]

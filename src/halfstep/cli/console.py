@@ -1,5 +1,6 @@
 """What a person sees while a program works: bars with rate and time left, or plain lines without a terminal."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+PLAIN_WIDTH = 132  # columns where there is no terminal
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
 def console() -> Console:
     """Return the console for people: standard error, so that standard output stays free for machines."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def progress_for(target: Console, log: Callable[[str], None]) -> "BarProgress | LineProgress":

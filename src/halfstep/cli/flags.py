@@ -84,7 +84,7 @@ def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[
         for name in tables
     }
     if given.program.bars is not None:
-        changes["data"] = {**changes["data"], "bars": given.program.bars}
+        changes["data"] = {**changes["data"], "bars": given.program.bars, "made_up": 0}
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
     return Request(flags=given.program, config=merged(base, changes, source="command line"), argv=tuple(argv))

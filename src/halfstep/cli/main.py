@@ -6,6 +6,7 @@ Exit status: 0 done; 1 a check found something, or an unexpected error; 2 wrong 
 
 import difflib
 import importlib
+import os
 import sys
 import tempfile
 import traceback
@@ -91,6 +92,9 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
             else "interrupted."
         )
         return 130
+    except BrokenPipeError:  # the reader of our output, for example head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         _complain(
             f"{error.strerror or error}: {error.filename or 'a file'}. Free space or permissions may be missing."

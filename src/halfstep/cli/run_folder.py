@@ -48,10 +48,9 @@ class RunFolder:
         self.path, self.verb, self.config = path, verb, config
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
-        if not resume and path.is_dir() and any(path.iterdir()):
-            raise OutputExistsError(
-                f"{path} is not empty. Choose another folder with --out, or continue that run with --resume {path}."
-            )
+        if not resume and path.is_dir() and any(_is_result(entry) for entry in path.iterdir()):
+            other = f", or continue its run with --resume {path}" if (path / "config.toml").exists() else ""
+            raise OutputExistsError(f"{path} is not empty. Choose another folder with --out{other}.")
         path.mkdir(parents=True, exist_ok=True)
         self._lock()
         files.remove_stale_temporaries(path)
@@ -141,6 +140,11 @@ class RunFolder:
             raise ResumeError(
                 f"{self.path} cannot be continued: {'; '.join(lines)}. Start a new run, or go back to what it was."
             )
+
+
+def _is_result(entry: Path) -> bool:
+    """Return whether an entry of a folder is more than what a process leaves that is killed at its very start."""
+    return entry.name != "lock" and not entry.name.endswith(files.TEMPORARY_SUFFIX)
 
 
 def versions() -> dict[str, str]:

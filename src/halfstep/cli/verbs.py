@@ -16,7 +16,7 @@ def run(description: str, argv: Sequence[str]) -> int:
         sys.stdout.write(to_toml(request.config))
         return 0
     from halfstep.cli.programs.market import load_market  # heavy: torch, numba, polars
-    from halfstep.cli.programs.run import print_summary, run_all
+    from halfstep.cli.programs.run import print_summary, printed, run_all
 
     screen = console()
     market = load_market(request.config)  # before the folder: wrong input leaves nothing behind
@@ -24,6 +24,7 @@ def run(description: str, argv: Sequence[str]) -> int:
         screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
         data, metrics = run_all(request.config, folder, market, progress_for(screen, folder.log))
         print_summary(data, screen)
+        folder.log(printed(data))
         if request.flags.json:
             sys.stdout.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         screen.print(f"Report: {(folder.path / 'report' / 'report.html').absolute()}", soft_wrap=True)

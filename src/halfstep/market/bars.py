@@ -176,9 +176,9 @@ def check_columns(columns: dict[str, npt.NDArray[np.generic]]) -> None:
     step = np.diff(time.astype(np.int64))
     if (step <= 0).any():
         row = int(np.flatnonzero(step <= 0)[0])
-        word, way = ("repeats", "dedupe") if step[row] == 0 else ("comes before", "sort")
+        word, way = ("repeats", "dedupe") if step[row] == 0 else ("is earlier than", "sort")
         raise TimeError(
-            f"{iso(int(time[row + 1]))} UTC {word} that of row {row + 1}, {iso(int(time[row]))} UTC",
+            f"{iso(int(time[row + 1]))} UTC {word} the bar before it, {iso(int(time[row]))} UTC",
             row=row + 2,
             column="time",
             value=int(time[row + 1]),

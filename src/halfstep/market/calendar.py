@@ -72,7 +72,7 @@ class ServerZone:
                 f"{iso(int(server[row]))} does not exist on the clock {self.name}",
                 row=row + 1,
                 value=int(server[row]),
-                hint="Name the right clock with zone=.",
+                hint="Name the right clock with zone= (command line: --data.zone).",
             )
         first = np.where(
             early_holds & late_holds, np.minimum(early, late), np.where(early_holds, early, late)

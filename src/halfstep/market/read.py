@@ -105,11 +105,11 @@ def read_bars(
         columns, order = {name: column[::-1] for name, column in columns.items()}, order[::-1]
         notes.append("the file runs from new to old; turned round")
     columns, order, repairs = _repaired(columns, order, repair, dropped=lines.dropped)
-    name = symbol or _symbol_of(path)
-    frame = _timeframe(path, columns["time"], timeframe)
     volume_kind: VolumeKind = habits.volume_kind if columns["volume"].any() else "none"
     try:
-        check_columns(columns)
+        check_columns(columns)  # before anything is guessed from them
+        name = symbol or _symbol_of(path)
+        frame = _timeframe(path, columns["time"], timeframe)
         return Bars(
             **columns,
             symbol=name,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from halfstep.market.bars import Bars
 
 LEAST_TEST_DAYS = 14
+LEAST_DAYS = 28  # after the warm-up, where no split is given
 WARMUP_BARS = 620
 
 Dates = tuple[str, str]
@@ -76,7 +77,7 @@ def split_spans(bars: "Bars", split: Split) -> SplitSpans:
     """Return the bar indices of a split.
 
     Raises:
-        CoverageError: a span has no bars, the bars end before it does, or too few bars lie before the first.
+        CoverageError: a span has no or too few bars, the bars end before it does, or too few lie before the first.
     """
     spans = {}
     for name in ("train", "validation", "test"):
@@ -87,6 +88,13 @@ def split_spans(bars: "Bars", split: Split) -> SplitSpans:
                 f"the {name} span {first} to {last} is not inside the bars",
                 file=bars.source.path,
                 hint=f"{bars.covers()} Choose spans inside with --split.train, --split.validation and --split.test.",
+            )
+        held, least = spans[name][1] - spans[name][0], 2 * split.purge_bars
+        if held < least:
+            raise CoverageError(
+                f"the {name} span {first} to {last} holds {held} bars, but {least} are needed",
+                file=bars.source.path,
+                hint=f"Make it longer with --split.{name}. {bars.covers()}",
             )
     if spans["train"][0] < split.warmup_bars:
         raise CoverageError(
@@ -102,9 +110,9 @@ def choose_split(bars: "Bars") -> Split:
     """Return the split for bars whose owner named none.
 
     The reference split where the bars cover it, the default split for the bars of the installation; else the
-    last calendar month of the bars (with the one before, if it has less than 14 days) is the test, the month before it the validation, and at most twelve months
-    before that, beginning after the warm-up, are the training span. Bars of less than three months are cut at
-    70 and 85 % of the days that follow the warm-up.
+    last calendar month of the bars (with the one before, if it has less than 14 days) is the test, the month before
+    it the validation, and at most twelve months before that, beginning after the warm-up, are the training span.
+    Bars of less than three months are cut at 70 and 85 % of the days that follow the warm-up.
     """
     for split in (REFERENCE_SPLIT, DEFAULT_SPLIT):
         try:
@@ -113,13 +121,13 @@ def choose_split(bars: "Bars") -> Split:
             continue
         return split
     warmup = WARMUP_BARS
-    if len(bars) <= warmup + 3 * 48:
+    first, last = (_day(bars, min(bar, len(bars) - 1)) + timedelta(days=1) for bar in (warmup, len(bars) - 1))
+    if (last - first).days < LEAST_DAYS:
         raise CoverageError(
-            f"{len(bars)} bars, but the warm-up alone takes {warmup}",
+            f"{len(bars)} bars, but the warm-up alone takes {warmup}, and {(last - first).days} days follow it",
             file=bars.source.path,
-            hint="Give a file with at least some months of bars.",
+            hint=f"Give a file with at least {LEAST_DAYS} days after the warm-up; some months are better.",
         )
-    first, last = _day(bars, warmup) + timedelta(days=1), _day(bars, len(bars) - 1) + timedelta(days=1)
     test = (last - timedelta(days=1)).replace(day=1)
     if (last - test).days < LEAST_TEST_DAYS:  # the bars end early in a month: take the month before, too
         test = (test - timedelta(days=1)).replace(day=1)

@@ -10,6 +10,7 @@ Every stage leaves a file when it is done and is skipped when that file stands t
 and ends with the same numbers.
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from halfstep import files
 from halfstep.backtest.report import ReportData, write_report
+from halfstep.cli.console import PLAIN_WIDTH
 from halfstep.cli.programs.arms import Arm, arms_of, contexts_of, fit_encoder, fit_policy, run_arms
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.summary import summarise
@@ -173,3 +175,10 @@ def print_summary(data: ReportData, console: Console) -> None:
         if o.verdict:
             console.print(o.verdict, soft_wrap=True)
     console.print(data.verdict)
+
+
+def printed(data: ReportData) -> str:
+    """Return what `print_summary` shows, as text for the log."""
+    text = io.StringIO()
+    print_summary(data, Console(file=text, width=PLAIN_WIDTH))
+    return text.getvalue()

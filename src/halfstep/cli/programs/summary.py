@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from halfstep.backtest.baselines import random_band, simple_baselines
-from halfstep.backtest.metrics import compute_rows, money, number, percent
+from halfstep.backtest.metrics import Row, compute_rows, money, number, percent
 from halfstep.backtest.report import BaselineLine, Curve, Forecast, OptimizerFigures, ReportData
 from halfstep.backtest.statistics import (
     compare_paired,
@@ -44,7 +44,7 @@ def summarise(
 ) -> tuple[ReportData, dict[str, Any]]:
     """Return the report and the final metrics of a comparison."""
     mine = [arm for arm in arms if arm["optimizer"] == config.compare.headline]
-    chosen = sorted(mine, key=lambda arm: (arm["test"]["net_profit"], arm["seed"]))[(len(mine) - 1) // 2]
+    chosen = _middle_seed(mine)
     run = _replay(market, chosen)
     path = path_of_test(market, run)
     net = float(run.equity[-1] - market.rules.deposit)
@@ -57,7 +57,7 @@ def summarise(
     boot = _bootstrap(config, run, path.positions.height) * market.rules.deposit
     nets = np.array([arm["test"]["net_profit"] for arm in mine])
     figures = tuple(_optimizer(config, name, arms, step_ms) for name in config.compare.optimizers)
-    rows = tuple(compute_rows(path))
+    rows = _rows(config, market, arms)
     seed_range = seed_interval(nets, draws=config.test.bootstrap_draws, seed=config.run.seed)
     low, high = np.percentile(boot, [2.5, 97.5])
     better = band.p <= 0.05 and low > 0
@@ -70,7 +70,7 @@ def summarise(
         headline=f"{config.compare.headline}, {len(mine)} seeds",
         seed_table=tuple(_seed_line(arm) for arm in mine),
         representative=f"{config.compare.headline}, seed {chosen['seed']}, the seed in the middle by net profit",
-        rows=rows,
+        rows=tuple((f"{name}, seed {arm['seed']}", found) for name, (arm, found) in rows.items()),
         curve=Curve(time=tuple(market.bars.server_time[run.bar].tolist()), balance=tuple(run.balance), equity=tuple(run.equity)),
         other_curves=tuple(tuple(_replay(market, arm).equity) for arm in mine if arm is not chosen),
         baselines=_baselines(market, actions, first, band.nets),
@@ -89,7 +89,33 @@ def summarise(
         assumptions=_assumptions(config, market, run),
         versions=tuple(versions().items()),
     )  # fmt: skip
-    return data, _metrics(config, data, arms, band.p, (float(low), float(high)), step_ms)
+    values = {name: _values(found) for name, (_, found) in rows.items()}
+    return data, _metrics(config, data, arms, values, band.p, (float(low), float(high)), step_ms)
+
+
+def _middle_seed(arms: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the arm in the middle by net profit, the lower one of two."""
+    return sorted(arms, key=lambda arm: (arm["test"]["net_profit"], arm["seed"]))[(len(arms) - 1) // 2]
+
+
+def _rows(
+    config: Config, market: Market, arms: list[dict[str, Any]]
+) -> dict[str, tuple[dict[str, Any], tuple[Row, ...]]]:
+    """Return each optimizer's middle arm with its rows, the headline first."""
+    headline = config.compare.headline
+    names = [headline, *(name for name in config.compare.optimizers if name != headline)]
+    chosen = {name: _middle_seed([arm for arm in arms if arm["optimizer"] == name]) for name in names}
+    return {
+        name: (arm, tuple(compute_rows(path_of_test(market, _replay(market, arm)))))
+        for name, arm in chosen.items()
+    }
+
+
+def _values(rows: tuple[Row, ...]) -> dict[str, float | None]:
+    """Return rows for machines: what is not a finite number is None."""
+    return {
+        row.key: row.value if row.value is not None and math.isfinite(row.value) else None for row in rows
+    }
 
 
 def _actions(market: Market, arm: dict[str, Any]) -> np.ndarray:
@@ -285,6 +311,7 @@ def _metrics(
     config: Config,
     data: ReportData,
     arms: list[dict[str, Any]],
+    rows: dict[str, dict[str, float | None]],
     p: float,
     interval: tuple[float, float],
     step_ms: dict[str, float],
@@ -296,11 +323,11 @@ def _metrics(
         "net_profit": data.net,
         "net_profit_interval": list(interval),
         "p_random": p,
-        "rows": {row.key: row.value if row.value is None or math.isfinite(row.value) else None for row in data.rows},
+        "rows": rows[config.compare.headline],
         "optimizers": {
             o.name: {
                 "validation_loss": list(o.losses), "state_bytes": o.state_bytes, "parameters": o.parameters,
-                "net_profit": list(o.nets), "skill": o.skill, "verdict": o.verdict,
+                "net_profit": list(o.nets), "skill": o.skill, "verdict": o.verdict, "rows": rows[o.name],
             }
             for o in data.optimizers
         },

@@ -1,0 +1,207 @@
+"""The whole chain on made-up bars: same seed same bytes, killed and continued, honest page."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SMOKE = ("run", "--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
+COMPARED = ("**/*.safetensors", "**/*-metrics.jsonl", "metrics.jsonl")
+
+
+def command(cwd: Path, *arguments: str, hash_seed: str = "0") -> subprocess.Popen[str]:
+    cwd.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "halfstep", *arguments], cwd=cwd, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return text
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    assert found.pop("clock")["step_ms"].keys() == {"adamw", "adam_mini"}
+    return found
+
+
+def assert_same_results(a: Path, b: Path) -> None:
+    """Assert that two runs gave the same models, trajectories and numbers, byte for byte but for the clock."""
+    names = sorted(str(path.relative_to(a)) for pattern in COMPARED for path in a.glob(pattern))
+    assert len(names) > 15
+    for name in names:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    assert metrics(a) == metrics(b)
+    for arm in sorted(path.parent.name for path in (a / "50-arms").glob("*/arm.json")):
+        records = [json.loads((run / "50-arms" / arm / "arm.json").read_text()) for run in (a, b)]
+        for record in records:
+            record.pop("clock")
+        assert records[0] == records[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the folder and the output of an undisturbed run."""
+    home = tmp_path_factory.mktemp("unbroken")
+    return home / "run", finished(command(home, *SMOKE, "--out", "run"))
+
+
+@pytest.mark.pitfall("U13")
+def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
+    folder, text = unbroken
+    assert {path.name for path in folder.iterdir()} == {
+        "20-episodes", "50-arms", "70-timing.json", "bars.json", "bars.parquet", "config.toml", "log.txt",
+        "manifest.json", "metrics.json", "metrics.jsonl", "report",
+    }  # fmt: skip
+    assert text.splitlines()[-1] == f"Report: {folder / 'report' / 'report.html'}"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert len(manifest["data"]["hash"]) == 64
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    research = lines[0]
+    assert sum(research["outcomes"].values()) == research["decisions"] > 10_000
+    assert {"50-arms/adamw-s1", "50-arms/adam_mini-s2"} <= {line["where"] for line in lines}
+    log = (folder / "log.txt").read_text()
+    assert "research round 0" in log
+    assert "Baselines on the same bars" in log
+
+
+def test_metrics_belong_together(unbroken: tuple[Path, str]) -> None:
+    folder, text = unbroken
+    found = metrics(folder)
+    arms = {
+        path.parent.name: json.loads(path.read_text()) for path in (folder / "50-arms").glob("*/arm.json")
+    }
+    for name, figures in found["optimizers"].items():
+        assert figures["net_profit"] == [arms[f"{name}-s{seed}"]["test"]["net_profit"] for seed in (1, 2)]
+        assert f"{figures['state_bytes']:,}" in text
+    assert found["net_profit"] in found["optimizers"]["adam_mini"]["net_profit"]
+    assert found["rows"]["net_profit"] == pytest.approx(found["net_profit"])
+    assert found["optimizers"]["adamw"]["state_bytes"] > 1.5 * found["optimizers"]["adam_mini"]["state_bytes"]
+    assert "2 seeds allow no verdict" in found["optimizers"]["adam_mini"]["verdict"]
+    for arm in arms.values():
+        assert np.isfinite(arm["encoder"]["validation_loss"])
+        assert arm["test"]["log_growth"] == pytest.approx(
+            np.log1p(arm["test"]["net_profit"] / 10_000), abs=1e-9
+        )
+
+
+class Page(HTMLParser):
+    """Collects ids, references and tags, and checks that tags nest."""
+
+    VOID = frozenset({"meta", "br", "img", "input", "link", "hr", "path", "use", "rect", "circle", "stop"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and value:
+                self.references.append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_opens_without_a_network(unbroken: tuple[Path, str]) -> None:
+    html = (unbroken[0] / "report" / "report.html").read_text()
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert not re.search(r"@import|url\((?!#)|<script", html)
+    assert page.tags.count("svg") >= 4
+    for needed in (
+        "Balance and equity",
+        "Learning to forecast",
+        "Optimizer state",
+        "forecast",
+        "ssumptions",
+        "made up",
+    ):
+        assert needed in html, needed
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<svg.*?</svg>", "", html, flags=re.S), re.I)
+
+
+@pytest.mark.pitfall("T27")
+def test_same_seed_new_process_same_bytes(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+    finished(command(tmp_path, *SMOKE, "--out", "run", "--run.jobs", "1", hash_seed="1"))
+    assert_same_results(unbroken[0], tmp_path / "run")
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes a process started."""
+    tree = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in tree.read_text().split()] if tree.exists() else []
+
+
+def kill_and_continue(home: Path, moments: list[float]) -> None:
+    """Kill the run after each number of seconds, then let it end."""
+    for number, seconds in enumerate(moments):
+        exists = (home / "run" / "config.toml").exists()
+        process = command(home, *(("run", "--resume", "run") if exists else (*SMOKE, "--out", "run")))
+        time.sleep(seconds)
+        workers = children_of(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], f"orphans after kill {number}"
+    finished(command(home, "run", "--resume", "run"))
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_killed_run_continues_to_the_same_bytes(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+    kill_and_continue(tmp_path, [5.0, 8.0])
+    assert_same_results(unbroken[0], tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_kill_and_resume_gives_the_same_bytes(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+    moments = np.random.default_rng(20).uniform(0.5, 12.0, 12).round(2).tolist()
+    kill_and_continue(tmp_path, moments)
+    assert_same_results(unbroken[0], tmp_path / "run")
+
+
+def test_a_finished_run_can_be_continued_and_stays_the_same(unbroken: tuple[Path, str]) -> None:
+    folder, _ = unbroken
+    before = metrics(folder)
+    finished(command(folder.parent, "run", "--resume", "run"))
+    assert metrics(folder) == before
+    openings = (folder.parent / "runs" / "openings.jsonl").read_text().splitlines()
+    assert len(openings) == 1  # the same run opens its test span once
+
+
+def test_other_bars_are_no_continuation(unbroken: tuple[Path, str]) -> None:
+    folder, _ = unbroken
+    process = command(folder.parent, "run", "--resume", "run", "--data.made-up", "2700")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "data.made_up: 2600 became 2700" in text
+    assert "Traceback" not in text

@@ -1,0 +1,62 @@
+"""What the documents claim is true: pitfalls have tests, the README's lines run, versions agree."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import halfstep
+from halfstep.cli.main import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_pitfall_has_a_test() -> None:
+    listed = re.findall(
+        r"^\| ([A-Z]\d+[a-z]?) \|", (ROOT / "docs" / "pitfalls.md").read_text(encoding="utf-8"), re.M
+    )
+    assert len(listed) == len(set(listed))
+    marks = [
+        mark
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for mark in re.findall(r"^@pytest\.mark\.pitfall\(([^)]*)\)", path.read_text(encoding="utf-8"), re.M)
+    ]
+    carried = {name for mark in marks for name in re.findall(r'"(\w+)"', mark)}
+    assert set(listed) == carried
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_readme_examples_run(code: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_names_what_exists() -> None:
+    for script in re.findall(r"\./(scripts/\w+)", README):
+        assert (ROOT / script).is_file(), script
+    verbs = {verb.name for verb in VERBS}
+    assert set(re.findall(r"^ *halfstep ([a-z-]+)", README, re.M)) <= verbs
+    for path in re.findall(r"\]\(((?!http)[\w./-]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_readme_tree_is_the_source_tree() -> None:
+    packages = {path.parent.name for path in (ROOT / "src" / "halfstep").glob("*/__init__.py")}
+    tree = README[README.index("src/halfstep/") :]
+    tree = tree[: tree.index("```")]
+    assert packages <= set(re.findall(r"^ +(\w+)/", tree, re.M))
+
+
+def test_changelog_names_this_version() -> None:
+    versions = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[0] == halfstep.__version__
