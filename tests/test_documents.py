@@ -52,7 +52,7 @@ def test_readme_names_what_exists() -> None:
 
 def test_readme_tree_is_the_source_tree() -> None:
     packages = {path.parent.name for path in (ROOT / "src" / "halfstep").glob("*/__init__.py")}
-    tree = README[README.index("src/halfstep/") :]
+    tree = README[README.index("src/halfstep/\n") :]
     tree = tree[: tree.index("```")]
     assert packages <= set(re.findall(r"^ +(\w+)/", tree, re.M))
 
