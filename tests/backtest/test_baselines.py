@@ -1,6 +1,8 @@
 """What doing something simple on the same bars gives."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,9 +10,11 @@ import pytest
 
 from halfstep.backtest import baselines
 from halfstep.backtest.baselines import random_band, simple_baselines
+from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.market.instruments import instrument
+from halfstep.market.read import read_bars
 from halfstep.market.synthetic import random_bars
 
 RULES = AccountRules(close_at_end=True)
@@ -32,19 +36,48 @@ def positions(count: int, bars: int = 10, lots: float = 0.1) -> pl.DataFrame:
 
 
 def test_simple_rules_by_hand() -> None:
-    free = instrument("EURUSD", profile="free")
     rules = replace(RULES, spread_floor_points=0)
     bars = random_bars(60, seed=4)
-    table = market_table(bars, free, rules)
+    table = market_table(bars, instrument("EURUSD", profile="free"), rules)
     actions = np.zeros((40, 6))
-    actions[3, :3] = (0.5, 1.0, 1.0)
-    flat, long, short = simple_baselines(table, rules, actions, 10)
+    actions[3, :3] = (0.5, 1.0, 1.0)  # one opening; the stop of 1,000 points is never reached
+    ours = run_actions(table, rules, actions, 10)
+    flat, long, short, hold = simple_baselines(table, rules, ours, 10, 40)
     assert (flat.name, flat.net, flat.deals) == ("flat", 0.0, 0.0)
     move = round((bars.close[50] - bars.open[11]) * 1e5)  # opened at the next open, closed with the last bar
     spread = int(bars.spread[11])
-    assert long.net == pytest.approx(0.5 * (move - spread), abs=0.02)
-    assert short.net == pytest.approx(-0.5 * (move + int(bars.spread[50])), abs=0.02)
-    assert "%" in long.note
+    assert long.net == pytest.approx(0.5 * (move - spread))
+    assert short.net == pytest.approx(-0.5 * (move + int(bars.spread[50])))
+    assert long.note.startswith("0.50 lots, the median of our openings; price ")
+    assert hold.net == pytest.approx(0.09 * (move - spread))  # 10,000 pay for 0.09 lots of 110,000
+    assert hold.note.startswith("0.09 lots; price")
+
+
+def test_requests_that_open_nothing_do_not_set_the_volume() -> None:
+    """A policy asks at every bar; only what it opened tells how it trades."""
+    table = market_table(random_bars(60, seed=4), instrument("EURUSD"), RULES)
+    actions = np.zeros((40, 6))
+    actions[:, :3] = (0.004, 0.5, 0.5)  # refused: under the least lot
+    actions[5, 3:] = (0.3, 1.0, 1.0)
+    ours = run_actions(table, RULES, actions, 10)
+    assert "0.30 lots, the median" in simple_baselines(table, RULES, ours, 10, 40)[1].note
+    idle = run_actions(table, RULES, np.zeros((40, 6)), 10)
+    assert "0.01 lots, the median" in simple_baselines(table, RULES, idle, 10, 40)[1].note
+
+
+@pytest.mark.pitfall("D7")
+def test_baselines_on_the_reference_span(shared_data: Callable[[str], Path]) -> None:
+    bars = read_bars(shared_data("EURUSD_H1_mt5_2022-01_2024-01.csv.gz"))
+    table = market_table(bars, instrument("EURUSD"), RULES)
+    for first, last, note in (
+        ("2023-01-01", "2024-01-01", "price 1.07016 to 1.10360, +3.12 %"),
+        ("2024-01-01", "2024-02-01", "price 1.10437 to 1.08174, -2.05 %"),
+    ):
+        begin, end = bars.index_at(first), bars.index_at(last)
+        idle = run_actions(table, RULES, np.zeros((end - begin, 6)), begin - 1)
+        lines = simple_baselines(table, RULES, idle, begin - 1, end - begin)
+        assert all(line.note.endswith(note) for line in lines[1:])
+        assert np.sign(lines[1].net) == np.sign(lines[3].net) == np.sign(float(note.split()[-2]))
 
 
 @pytest.mark.pitfall("U8")

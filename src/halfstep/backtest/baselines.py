@@ -9,6 +9,7 @@ from jaxtyping import Float64
 
 from halfstep.backtest.metrics import drawdowns
 from halfstep.broker.engine import BatchedAccounts, Run, run_actions
+from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import CLOSE, OPEN, MarketTable
 from halfstep.experience.seeds import generator
@@ -42,20 +43,51 @@ class RandomBand:
 
 
 def simple_baselines(
-    table: MarketTable, rules: AccountRules, actions: Float64[np.ndarray, "bar 6"], first: int
+    table: MarketTable, rules: AccountRules, ours: Run, first: int, bars: int
 ) -> list[Baseline]:
-    """Return flat, always long and always short, with the median volume and levels of the policy's own requests."""
-    typical = _typical_action(actions, table)
-    bars = len(actions)
-    found = []
-    for name, column in (("flat", None), ("always long", 0), ("always short", 3)):
-        plan = np.zeros((bars, 6))
-        if column is not None:
-            plan[:, column : column + 3] = typical
-        found.append(_baseline(name, run_actions(table, rules, plan, first), rules))
+    """Return flat, always long, always short, and buy and hold over the bars that our run was given.
+
+    Always long and always short ask at every bar for the median volume and levels of our own openings, and enter
+    again after an exit. Buy and hold buys what the deposit pays for without leverage, once, without levels.
+    """
+    typical = _typical_opening(ours, table)
     opened, closed = table.values[first + 1, OPEN], table.values[first + bars, CLOSE]
-    change = f"price {opened * table.instrument.point:.5f} to {closed * table.instrument.point:.5f}, {100 * (closed / opened - 1):+.2f} %"
-    return [*found[:1], *(replace(b, note=change) for b in found[1:])]
+    point = table.instrument.point
+    change = f"price {opened * point:.5f} to {closed * point:.5f}, {100 * (closed / opened - 1):+.2f} %"
+    asked = f"{typical[0]:.2f} lots, the median of our openings; {change}"
+    affordable = max(table.instrument.lot_min, _affordable_lots(rules, table, opened))
+    return [
+        _baseline("flat", _constant(table, rules, first, bars, None), rules),
+        replace(
+            _baseline("always long", _constant(table, rules, first, bars, 0, *typical), rules), note=asked
+        ),
+        replace(
+            _baseline("always short", _constant(table, rules, first, bars, 3, *typical), rules), note=asked
+        ),
+        replace(
+            _baseline(
+                "buy and hold", _constant(table, _without_levels(rules), first, bars, 0, affordable), rules
+            ),
+            note=f"{affordable:.2f} lots; {change}",
+        ),
+    ]
+
+
+def _constant(
+    table: MarketTable, rules: AccountRules, first: int, bars: int, column: int | None, *request: float
+) -> Run:
+    """Return the run that asks for the same at every bar: volume, target and stop from ``column`` on."""
+    plan = np.zeros((bars, 6))
+    if column is not None:
+        plan[:, column : column + len(request)] = request
+    return run_actions(table, rules, plan, first)
+
+
+def _affordable_lots(rules: AccountRules, table: MarketTable, open_points: float) -> float:
+    """Return the volume whose contract value is the deposit, on the instrument's grid."""
+    instrument = table.instrument
+    steps = rules.deposit // (open_points * instrument.point * instrument.contract_size * instrument.lot_step)
+    return min(float(steps * instrument.lot_step), rules.lot_cap)
 
 
 def random_band(
@@ -113,12 +145,17 @@ def _without_levels(rules: AccountRules) -> AccountRules:
     return replace(rules, zero_level="none", volume_unit="lots")
 
 
-def _typical_action(actions: Float64[np.ndarray, "bar 6"], table: MarketTable) -> Float64[np.ndarray, " 3"]:
-    longs, shorts = actions[actions[:, 0] > 0][:, :3], actions[actions[:, 3] > 0][:, 3:]
-    asked = np.concatenate([longs, shorts])
-    if len(asked) == 0:
-        return np.array([table.instrument.lot_min, 1.0, 1.0])
-    return np.asarray(np.median(asked, axis=0), np.float64)
+def _typical_opening(run: Run, table: MarketTable) -> tuple[float, float, float]:
+    """Return the median volume, target and stop of the requests that opened a position."""
+    before = np.concatenate([[0.0], run.lots[:-1]])
+    filled = run.outcome == Outcome.FILLED
+    longs = run.executed[filled & (before <= 0) & (run.executed[:, 0] > 0)][:, :3]
+    shorts = run.executed[filled & (before >= 0) & (run.executed[:, 3] > 0)][:, 3:]
+    openings = np.concatenate([longs, shorts])
+    if len(openings) == 0:
+        return table.instrument.lot_min, 1.0, 1.0
+    lots, target, stop = np.median(openings, axis=0)
+    return float(lots), float(target), float(stop)
 
 
 def _baseline(name: str, run: Run, rules: AccountRules) -> Baseline:

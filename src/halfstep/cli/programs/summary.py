@@ -49,9 +49,9 @@ def summarise(
     path = path_of_test(market, run)
     net = float(run.equity[-1] - market.rules.deposit)
     first = market.spans.test[0] - 1
-    actions = _actions(market, chosen)
+    bars = market.spans.test[1] - market.spans.test[0]
     band = random_band(
-        market.test_table, market.test_rules, path.positions, first, len(actions), net,
+        market.test_table, market.test_rules, path.positions, first, bars, net,
         runs=config.test.random_runs, seed=config.run.seed,
     )  # fmt: skip
     boot = _bootstrap(config, run, path.positions.height) * market.rules.deposit
@@ -73,7 +73,7 @@ def summarise(
         rows=tuple((f"{name}, seed {arm['seed']}", found) for name, (arm, found) in rows.items()),
         curve=Curve(time=tuple(market.bars.server_time[run.bar].tolist()), balance=tuple(run.balance), equity=tuple(run.equity)),
         other_curves=tuple(tuple(_replay(market, arm).equity) for arm in mine if arm is not chosen),
-        baselines=_baselines(market, actions, first, band.nets),
+        baselines=_baselines(market, run, first, bars, band.nets),
         random_nets=tuple(band.nets),
         net=net,
         uncertainty=(
@@ -178,13 +178,13 @@ def _optimizer(
 
 
 def _baselines(
-    market: Market, actions: np.ndarray, first: int, random_nets: np.ndarray
+    market: Market, run: Run, first: int, bars: int, random_nets: np.ndarray
 ) -> tuple[BaselineLine, ...]:
     lines = [
         BaselineLine(
             name=b.name, net=money(b.net), drawdown=money(b.drawdown), deals=f"{b.deals:.0f}", note=b.note
         )
-        for b in simple_baselines(market.test_table, market.test_rules, actions, first)
+        for b in simple_baselines(market.test_table, market.test_rules, run, first, bars)
     ]
     low, middle, high = np.percentile(random_nets, [5, 50, 95])
     note = f"5 to 95 %: {money(float(low))} … {money(float(high))}; {len(random_nets):,} runs, as many positions, a coin for the side"
