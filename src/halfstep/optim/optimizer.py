@@ -155,7 +155,6 @@ class AdamMini(Optimizer):
         self._current_plan().step(scale)
         return loss
 
-    @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float, *, error_if_nonfinite: bool = False) -> Tensor:
         """Return the global norm of all gradients, and make the next `step` scale them to at most ``max_norm``.
 
@@ -176,7 +175,7 @@ class AdamMini(Optimizer):
             root = math.sqrt(total)
             factor = max_norm / (root + 1e-6)
             self._clip_factor = 1.0 if factor > 1.0 else factor  # NaN stays
-            norm = torch.tensor(root, dtype=torch.float32)
+            norm = torch.scalar_tensor(root, dtype=torch.float32)
         if error_if_nonfinite and not bool(norm.isfinite()):
             self._clip_factor = 1.0
             raise RuntimeError(
