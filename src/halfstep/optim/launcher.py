@@ -163,10 +163,8 @@ class Launcher:
             list(map(Tensor.data_ptr, self.params)) == self._weights
             and list(map(Tensor.numel, self.params)) == self._sizes
             and all(
-                [
-                    state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
+                state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
                     for state, (first, second, step) in self._held
-                ]
             )
         )
 
