@@ -1,0 +1,315 @@
+"""How the output units of an attention projection divide into heads.
+
+A projection is a dense layer inside an attention module. Its *role* says what it makes: queries ``q``, keys ``k``,
+values ``v``, or several of them fused into one weight (``qkv``, ``kv``, ``qk``). Head counts and sizes come from
+attributes of the attention module, then from a ``config`` that hangs on it or on a module around it. The roles of
+separate projections cannot be told apart by structure: there, and only there, the name of the child module decides.
+
+Queries and keys are cut by head, values by output unit (Zhang et al., arXiv 2406.16793, section 2).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from halfstep.optim.blocks import Kind, Section
+
+ValueRule = Literal["row", "tensor"]
+Path = tuple[tuple[str, nn.Module], ...]
+"""Attribute names and modules from the model, whose name is empty, down to a layer."""
+
+_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "nhead", "nheads", "num_head", "heads")
+_KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_head_kv", "kv_n_heads", "kv_heads")
+_HEAD_DIM = (
+    "qk_head_dim",  # before head_dim, which may be the rotary part alone where attention is latent
+    "head_dim",
+    "attention_head_size",
+    "head_size",
+    "key_value_proj_dim",
+    "d_kv",
+    "dim_head",
+    "d_head",
+)
+_WIDTH = ("hidden_size", "d_model", "n_embd", "embed_dim", "dim", "width")
+_CONFIGS = ("config", "cfg", "args", "hparams")
+
+_LETTERS = {
+    **dict.fromkeys(("q", "wq", "query", "queries"), "q"),
+    **dict.fromkeys(("k", "wk", "key", "keys"), "k"),
+    **dict.fromkeys(("v", "wv", "value", "values"), "v"),
+    **{name: name.removeprefix("w") for name in ("qkv", "wqkv", "kv", "wkv", "qk", "wqk")},
+}
+_LOW_RANK = {"a", "b", "down", "up", "nope", "rope", "lora", "latent", "compress", "mqa"}
+_NO_PROJECTION = {"norm", "layernorm", "gate", "embed", "embedding", "embeddings", "head"}
+_PARTITIONED = {"CodeGenAttention": ("qvk", 4)}
+"""Attention classes that cut their fused weight into equal parts, each with this order inside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Consecutive runs of output units of one projection, and why."""
+
+    sections: tuple[Section, ...]
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Heads:
+    """What an attention module and the configurations around it state; None: nothing."""
+
+    count: int | None = None
+    key_count: int | None = None
+    dim: int | None = None
+    dim_is_own: bool = False
+    """Whether the module itself states the size, so that a contradiction is a mistake and no misreading."""
+
+
+def projection_layout(path: Path, rows: int, *, name: str, value: ValueRule) -> Layout | None:
+    """Return the runs of an attention projection's output units, or None if the layer is no such projection.
+
+    Args:
+        path: down to the layer, whose last name gives the role.
+        rows: output units of the layer.
+        name: of the parameter, for messages.
+        value: values by output unit, or as one block.
+
+    Raises:
+        ValueError: the attention module states a head size that does not divide its queries or keys.
+    """
+    path = _without_wrappers(path)
+    if len(path) < 2:
+        return None
+    child, owner = path[-1][0], path[-2][1]
+    if _letters(child) and _LOW_RANK.intersection(_words(child)):
+        return _by_unit(rows, "low-rank projection of attention")
+    role = role_of(child) or ("qkv" if _is_fused_by_shape(path, rows) else "")
+    if "q" in role and len(role) > 1 and next(_rows_of("q", owner), None):
+        role = role.replace("q", "")  # cross attention: its queries have a layer of their own
+    if len(role) > 1:
+        return _fused(role, path, rows, value=value)
+    if not role or not _is_attention(owner):
+        return None
+    if role == "v":
+        if value == "row":
+            return _by_unit(rows, "value projection")
+        return Layout(sections=((rows, rows),), kind="tensor", reason="value projection: one block, as asked")
+    return _query_or_key(role, path, rows, name=name)
+
+
+def role_of(child: str) -> str:
+    """Return what a child of an attention module makes, by its name: a subset of ``"qkv"``, or nothing."""
+    words = _words(child)
+    if words == ["c", "attn"]:
+        return "qkv"
+    return "" if (_LOW_RANK | _NO_PROJECTION).intersection(words) else _letters(child)
+
+
+def stated(source: object, names: tuple[str, ...]) -> int | None:
+    """Return the first of these attributes or keys that is a positive whole number."""
+    for name in names:
+        found = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+            return found
+    return None
+
+
+def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
+    """Cut a query or key projection by head."""
+    owner, heads = path[-2][1], _heads(path)
+    label = {"q": "query projection", "k": "key projection"}[role]
+    if heads.dim_is_own and heads.dim and rows % heads.dim:
+        raise ValueError(
+            f"{name}: {rows} output units, but its {type(owner).__name__} states heads of {heads.dim}, which do "
+            f"not divide them. Correct the module, or say the blocks: Rule({name!r}, head(head_dim=...))."
+        )
+    count = heads.count if role == "q" else heads.key_count
+    query_rows = rows if role == "q" else next(_rows_of("q", owner), rows)
+    queries_dim = query_rows // heads.count if heads.count and query_rows % heads.count == 0 else None
+    candidates = (
+        heads.dim if heads.dim_is_own or (heads.dim and count and heads.dim * count == rows) else None,
+        queries_dim,
+        rows // count if count and rows % count == 0 else None,
+        heads.dim,
+        _size_of_norm(owner, role),
+    )
+    dim = next((dim for dim in candidates if dim and rows % dim == 0), None)
+    if dim is None:
+        why = f"{heads.count} heads do not divide it" if heads.count else "nothing says the head size"
+        return _by_unit(rows, f"{label}, {why} (a rule with head(...) may)")
+    return Layout(sections=((rows, dim),), kind="head", reason=f"{label}: by head of {dim}")
+
+
+def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
+    """Cut a fused projection: queries and keys by head, values by output unit, in the order they are stored.
+
+    In sections, all queries come first, then all keys, then all values. Interleaved, each key head forms a group:
+    its queries, its key, its value.
+    """
+    child, owner = path[-1][0], path[-2][1]
+    label = f"fused {', '.join(role)}"
+    found = _solve(role, rows, _heads(path))
+    if found is None:
+        return _by_unit(rows, f"{label}, nothing says the heads (a rule with sections(...) may)")
+    count, key_count, dim = found
+    order, groups = role, key_count if _is_interleaved(child, owner) else 1
+    if type(owner).__name__ in _PARTITIONED:
+        order, groups = _PARTITIONED[type(owner).__name__]
+    sections = []
+    for letter in order:
+        size = (count if letter == "q" else key_count) * dim // groups
+        sections.append((size, dim if letter != "v" else size if value == "tensor" else 1))
+    how = "in sections" if groups == 1 else f"interleaved in {groups} groups"
+    values = ("one block" if groups == 1 else "one block per group") if value == "tensor" else "by output unit"
+    parts = f"{' and '.join(role.replace('v', ''))} by head of {dim}"
+    return Layout(
+        sections=tuple(sections) * groups,
+        kind="head",
+        reason=f"{label} {how}: {parts}" + (f", v {values}" if "v" in role else ""),
+    )
+
+
+def _by_unit(rows: int, what: str) -> Layout:
+    return Layout(sections=((rows, 1),), kind="row", reason=f"{what}: by output unit")
+
+
+def _solve(role: str, rows: int, heads: _Heads) -> tuple[int, int, int] | None:
+    """Return query heads, key heads and head size with rows = (query heads + n key heads) size, or None.
+
+    n is 2 with values and 1 without. Where the size is stated, unstated counts follow from it; otherwise the size
+    follows from the counts.
+    """
+    n, count, key_count, dim = len(role.replace("q", "")), heads.count, heads.key_count, heads.dim
+    if "q" not in role:
+        if dim and rows % (n * dim) == 0:
+            return 0, rows // (n * dim), dim
+        fitting = (k for k in (key_count, count) if k and rows % (n * k) == 0)
+        return next(((0, k, rows // (n * k)) for k in fitting), None)
+    if dim and rows % dim == 0:
+        total = rows // dim
+        for q, k in (
+            (count, key_count),
+            (count, (total - count) // n if count else None),
+            (total - n * key_count if key_count else None, key_count),
+            (total // (n + 1), total // (n + 1)),
+        ):
+            if q and k and k > 0 and q + n * k == total and q % k == 0:
+                return q, k, dim
+    if count:
+        for k in (key_count, count, 1):
+            if k and count % k == 0 and rows % (count + n * k) == 0:
+                return count, k, rows // (count + n * k)
+    return None
+
+
+def _is_interleaved(child: str, owner: nn.Module) -> bool:
+    """Whether a fused weight is stored head by head: layers in the manner of Megatron spell out what they make."""
+    return {"key", "value"} <= set(_words(child)) or hasattr(owner, "multi_query")
+
+
+def _is_attention(owner: nn.Module) -> bool:
+    if stated(owner, _HEADS) or stated(owner, _HEAD_DIM):
+        return True
+    return all(next(_rows_of(role, owner), None) for role in "qk")
+
+
+def _is_fused_by_shape(path: Path, rows: int) -> bool:
+    """Whether the one other dense layer of an attention module takes as much as these heads would give."""
+    owner = path[-2][1]
+    heads = _stated_by(owner)
+    dense = {
+        name: (units, layer)
+        for name, layer in owner.named_children()
+        if (units := output_units(layer)) is not None
+    }
+    if not heads.count or len(dense) != 2 or path[-1][0] not in dense:
+        return False
+    (other,) = (name for name in dense if name != path[-1][0])
+    if role_of(other):
+        return False
+    inputs = dense[other][1].get_parameter("weight").numel() // dense[other][0]
+    dim = heads.dim or inputs // heads.count
+    return inputs == heads.count * dim and rows == (heads.count + 2 * (heads.key_count or heads.count)) * dim
+
+
+def _heads(path: Path) -> _Heads:
+    """Return what the attention module states, and where it is silent, the nearest configuration that has heads."""
+    own = _stated_by(path[-2][1])
+    around = next((found for _, module in reversed(path[:-1]) if (found := _configured(module, path))), _Heads())
+    return _Heads(
+        count=own.count or around.count,
+        key_count=own.key_count or around.key_count,
+        dim=own.dim or around.dim,
+        dim_is_own=own.dim is not None,
+    )
+
+
+def _stated_by(source: object) -> _Heads:
+    return _Heads(
+        count=stated(source, _HEADS), key_count=stated(source, _KEY_HEADS), dim=stated(source, _HEAD_DIM)
+    )
+
+
+def _configured(module: nn.Module, path: Path) -> _Heads | None:
+    """Return the heads of a module's configuration, or of one nested in it, best of the layer's own width."""
+    for name in _CONFIGS:
+        config = getattr(module, name, None)
+        if config is None or isinstance(config, nn.Module):
+            continue
+        if stated(config, _HEADS):
+            return _stated_by(config)
+        members = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+        nested = [member for member in members.values() if stated(member, _HEADS)]
+        if nested:
+            weight = getattr(path[-1][1], "weight", None)
+            widths = set() if weight is None else set(weight.shape)
+            return _stated_by(next((c for c in nested if stated(c, _WIDTH) in widths), nested[0]))
+    return None
+
+
+def _rows_of(role: str, owner: nn.Module) -> Iterator[int]:
+    """Yield the output units of the dense children that have this role."""
+    for name, child in owner.named_children():
+        if role_of(name) == role and (units := output_units(child)):
+            yield units
+
+
+def output_units(layer: nn.Module) -> int | None:
+    """Return the number of output units of a dense layer, also inside an adapter; None for another layer."""
+    weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
+    if weight is None or weight.dim() != 2:
+        return None
+    return int(weight.shape[1 if hasattr(layer, "nf") else 0])
+
+
+def _size_of_norm(owner: nn.Module, role: str) -> int | None:
+    """Return the width of a norm over each head of this role, such as ``q_norm``."""
+    for name, child in owner.named_children():
+        weight = getattr(child, "weight", None)
+        if _letters(name) == role and weight is not None and weight.dim() == 1:
+            return int(weight.numel())
+    return None
+
+
+def _without_wrappers(path: Path) -> Path:
+    """Cut modules off the end that only wrap one layer, if that leads to a name with a role."""
+    cut = path = path[:-1] if path[-1][0] == "base_layer" else path
+    while len(cut) > 2 and not role_of(cut[-1][0]):
+        wrapper = cut[-2][1]
+        filled = [child for child in wrapper.children() if next(child.parameters(), None) is not None]
+        if len(filled) > 1 or next(wrapper.parameters(recurse=False), None) is not None:
+            return path
+        cut = cut[:-1]
+    return cut if role_of(cut[-1][0]) else path
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def _letters(name: str) -> str:
+    found = {letter for word in _words(name) for letter in _LETTERS.get(word, "")}
+    return "".join(letter for letter in "qkv" if letter in found)
