@@ -151,16 +151,16 @@ def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
     """
     child, owner = path[-1][0], path[-2][1]
     label = f"fused {', '.join(role)}"
-    found = _solve(role, rows, _heads(path))
+    found = _linear_attention(owner, rows) or _solve(role, rows, _heads(path))
     if found is None:
         return _by_unit(rows, f"{label}, nothing says the heads (a rule with sections(...) may)")
-    count, key_count, dim = found
+    units, key_count, dim = found
     order, groups = role, key_count if _is_interleaved(child, owner) else 1
     if type(owner).__name__ in _PARTITIONED:
         order, groups = _PARTITIONED[type(owner).__name__]
     sections = []
     for letter in order:
-        size = (count if letter == "q" else key_count) * dim // groups
+        size = units[letter] // groups
         sections.append((size, dim if letter != "v" else size if value == "tensor" else 1))
     how = "in sections" if groups == 1 else f"interleaved in {groups} groups"
     values = ("one block" if groups == 1 else "one block per group") if value == "tensor" else "by output unit"
@@ -176,33 +176,50 @@ def _by_unit(rows: int, what: str) -> Layout:
     return Layout(sections=((rows, 1),), kind="row", reason=f"{what}: by output unit")
 
 
-def _solve(role: str, rows: int, heads: _Heads) -> tuple[int, int, int] | None:
-    """Return query heads, key heads and head size with rows = (query heads + n key heads) size, or None.
+_Units = tuple[dict[str, int], int, int]
+"""Output units of queries, keys and values; key heads; head size of queries and keys."""
+
+
+def _solve(role: str, rows: int, heads: _Heads) -> _Units | None:
+    """Return the parts of a fused projection with rows = (query heads + n key heads) head size, or None.
 
     n is 2 with values and 1 without. Where the size is stated, unstated counts follow from it; otherwise the size
     follows from the counts.
     """
     n, count, key_count, dim = len(role.replace("q", "")), heads.count, heads.key_count, heads.dim
+    pairs: list[tuple[int | None, int | None]] = []  # query heads and key heads, the best founded first
     if "q" not in role:
-        if dim and rows % (n * dim) == 0:
-            return 0, rows // (n * dim), dim
-        fitting = (k for k in (key_count, count) if k and rows % (n * k) == 0)
-        return next(((0, k, rows // (n * k)) for k in fitting), None)
-    if dim and rows % dim == 0:
+        pairs = [(0, key_count), (0, count), (0, rows // (n * dim) if dim else None)]
+    elif dim:
         total = rows // dim
-        for q, k in (
+        pairs = [
             (count, key_count),
             (count, (total - count) // n if count else None),
             (total - n * key_count if key_count else None, key_count),
-            (total // (n + 1), total // (n + 1)),
-        ):
-            if q and k and k > 0 and q + n * k == total and q % k == 0:
-                return q, k, dim
+        ]
+        if not count:
+            pairs.append((total // (n + 1), total // (n + 1)))
+    sizes = [(q, k, dim) for q, k in pairs if dim]
     if count:
-        for k in (key_count, count, 1):
-            if k and count % k == 0 and rows % (count + n * k) == 0:
-                return count, k, rows // (count + n * k)
+        sizes += [
+            (count if "q" in role else 0, k, rows // (("q" in role) * count + n * k))
+            for k in (key_count, count, 1)
+            if k
+        ]
+    for q, k, size in sizes:
+        if q is None or k is None or q < ("q" in role) or k < 1:
+            continue
+        if (q + n * k) * size == rows and q % k == 0:
+            return {"q": q * size, "k": k * size, "v": k * size}, k, size
     return None
+
+
+def _linear_attention(owner: nn.Module, rows: int) -> _Units | None:
+    """Return the parts of a fused projection of linear attention, whose values have heads of their own."""
+    count, dim = stated(owner, ("num_k_heads",)), stated(owner, ("head_k_dim",))
+    if not count or not dim or rows <= 2 * count * dim:
+        return None
+    return {"q": count * dim, "k": count * dim, "v": rows - 2 * count * dim}, count, dim
 
 
 def _is_interleaved(child: str, owner: nn.Module) -> bool:

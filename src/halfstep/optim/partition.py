@@ -155,7 +155,7 @@ def partition_model(
     sites: dict[int, list[Site]] = {}
     for site in sites_of(model):
         sites.setdefault(id(site.param), []).append(site)
-    unused = dict.fromkeys(range(len(rules)))
+    unused = set(range(len(rules)))
     specs: dict[str, BlockSpec] = {}
     for names in sites.values():
         first = names[0]
@@ -164,14 +164,13 @@ def partition_model(
                 f"{first.name}: has no shape yet. Run the model once on an example before this."
             )
         matching = [k for k, rule in enumerate(rules) if any(rule.covers(site) for site in names)]
-        for k in matching:
-            unused.pop(k, None)
+        unused.difference_update(matching)
         specs[first.name] = (
             _by_rule(rules[matching[0]], first, options) if matching else decide(first, options)
         )
     if unused:
         some = ", ".join(list(specs)[:3])
-        raise ValueError(f"{rules[next(iter(unused))]} matches no parameter. Names look like: {some}.")
+        raise ValueError(f"{rules[min(unused)]} matches no parameter. Names look like: {some}.")
     return Partition(specs, {names[0].name: names[0].param for names in sites.values()})
 
 

@@ -106,12 +106,13 @@ def is_bias(site: Site) -> bool:
 
 
 def is_norm(site: Site) -> bool:
-    """Whether the layer is a normalisation: torch's, or one with only vectors and an eps."""
+    """Whether the layer is a normalisation: torch's, or one with an eps and nothing but vectors (or a telling class)."""
     module = site.module
     if isinstance(module, _NORMS):
         return True
-    has_eps = any(isinstance(getattr(module, name, None), float) for name in _EPS)
-    return has_eps and site.is_leaf and all(p.dim() < 2 for p in module.parameters(recurse=False))
+    if not site.is_leaf or not any(isinstance(getattr(module, name, None), float) for name in _EPS):
+        return False
+    return "norm" in site.kind.lower() or all(p.dim() < 2 for p in module.parameters(recurse=False))
 
 
 def bias(site: Site, options: Options) -> BlockSpec | None:
@@ -313,11 +314,18 @@ def _output_axis(site: Site) -> int | None:
 def _stated_order(module: nn.Module, first: int, second: int) -> bool | None:
     """Whether a layer's stated sizes say that a weight is [in, out]; square counts as [out, in]; None: unknown."""
     sources = (module, getattr(module, "config", None))
-    outputs = {stated(source, (name,)) for source in sources for name in _OUTPUTS}
-    inputs = {stated(source, (name,)) for source in sources for name in (*_INPUTS, *_WIDTHS)}
-    if first in outputs and second in inputs:
+    outputs, inputs, widths = (
+        {stated(source, (name,)) for source in sources for name in names}
+        for names in (_OUTPUTS, _INPUTS, _WIDTHS)
+    )
+    if first in outputs and second in inputs | widths:
         return False
-    return True if second in outputs and first in inputs else None
+    if second in outputs and first in inputs | widths:
+        return True
+    for sizes, is_transposed in ((outputs, second in outputs), (inputs, first in inputs)):
+        if (first in sizes) != (second in sizes):
+            return is_transposed  # only one size is stated, and only one axis has it
+    return None
 
 
 def _are_transposed(module: nn.Module, stack: list[nn.Parameter]) -> bool | None:
