@@ -111,10 +111,18 @@ def role_of(child: str) -> str:
 def stated(source: object, names: tuple[str, ...]) -> int | None:
     """Return the first of these attributes or keys that is a positive whole number."""
     for name in names:
-        found = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        found = peek(source, name)
         if isinstance(found, int) and not isinstance(found, bool) and found > 0:
             return found
     return None
+
+
+def peek(source: object, name: str) -> object:
+    """Return an attribute or key of anything, or None where there is none or it refuses to be read."""
+    try:
+        return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    except Exception:  # noqa: BLE001  # configurations raise errors of their own for what differs between layers
+        return None
 
 
 def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
@@ -200,7 +208,7 @@ def _solve(role: str, rows: int, heads: _Heads) -> _Units | None:
         if not count:
             pairs.append((total // (n + 1), total // (n + 1)))
     sizes = [(q, k, dim) for q, k in pairs if dim]
-    if count:
+    if count and not heads.dim_is_own:
         sizes += [
             (count if "q" in role else 0, k, rows // (("q" in role) * count + n * k))
             for k in (key_count, count, 1)
@@ -273,7 +281,7 @@ def _stated_by(source: object) -> _Heads:
 def _configured(module: nn.Module, path: Path) -> _Heads | None:
     """Return the heads of a module's configuration, or of one nested in it, best of the layer's own width."""
     for name in _CONFIGS:
-        config = getattr(module, name, None)
+        config = peek(module, name)
         if config is None or isinstance(config, nn.Module):
             continue
         if stated(config, _HEADS):

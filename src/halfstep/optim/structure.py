@@ -27,6 +27,7 @@ _INPUTS = ("in_features", "in_channels", "input_size", "input_dim", "in_dim", "n
 _WIDTHS = ("hidden_size", "d_model", "embed_dim", "dim", "hidden_dim")
 _TABLES = {"embed", "embedding", "embeddings", "pos", "position", "positional", "token", "tokens", "cls", "mask"}
 _TABLES |= {"query", "queries", "latent", "latents", "prompt", "probe"}
+_WEIGHTS = {"weight", "weights", "kernel", "matrix", "proj", "projection"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,10 +100,10 @@ def decide(site: Site, options: Options) -> BlockSpec:
 
 
 def is_bias(site: Site) -> bool:
-    """Whether this is a bias: a vector called so, or the biases of stacked layers (``gate_up_proj_bias``)."""
+    """Whether this is a bias: a vector called so, or those of stacked layers or heads (``bias_k``, ``up_proj_bias``)."""
     words = site.own.replace("biases", "bias").split("_")
-    is_torch_attention = isinstance(site.module, nn.MultiheadAttention)  # its bias_k and bias_v
-    return "bias" in words and (site.param.dim() < 2 or words[-1] == "bias" or is_torch_attention)
+    last = words[-1] if len(words[-1]) > 1 else words[max(len(words) - 2, 0)]
+    return last == "bias" or ("bias" in words and site.param.dim() < 2)
 
 
 def is_norm(site: Site) -> bool:
@@ -222,9 +223,7 @@ def experts(site: Site, options: Options) -> BlockSpec | None:
     """Stacked experts [experts, out, in], or [experts, in, out] where they are used as ``x @ weight[expert]``."""
     stack = [p for p in site.module.parameters(recurse=False) if p.dim() == 3]
     count = stated(site.module, _EXPERTS)
-    if site.param.dim() != 3 or not site.is_leaf or not (count == site.shape[0] or len(stack) > 1):
-        return None
-    if {p.shape[0] for p in stack} != {site.shape[0]}:
+    if site.param.dim() != 3 or not (count == site.shape[0] or (site.is_leaf and len(stack) > 1)):
         return None
     transposed = _are_transposed(site.module, stack)
     if transposed is None:
@@ -253,8 +252,9 @@ def dense(site: Site, options: Options) -> BlockSpec | None:
 
 def free(site: Site, options: Options) -> BlockSpec | None:
     """A position table, a token or another free tensor of a larger module; its last axis is a unit's width."""
-    is_table = 1 in site.shape[:-1] or not _TABLES.isdisjoint(site.own.lower().split("_"))
-    if site.is_leaf and not is_table:
+    words = site.own.lower().split("_")
+    is_table = 1 in site.shape[:-1] or not _TABLES.isdisjoint(words)
+    if not is_table and (site.is_leaf or words[-1] in _WEIGHTS):
         return None  # the weight of a layer nobody knows
     axes = tuple(range(site.param.dim() - 1))
     return by_row(site.shape, f"free parameter of {site.kind}: by row along its last axis", axes=axes)
