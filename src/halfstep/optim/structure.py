@@ -221,11 +221,13 @@ def embedding(site: Site, options: Options) -> BlockSpec | None:
 
 def experts(site: Site, options: Options) -> BlockSpec | None:
     """Stacked experts [experts, out, in], or [experts, in, out] where they are used as ``x @ weight[expert]``."""
-    stack = [p for p in site.module.parameters(recurse=False) if p.dim() == 3]
-    count = stated(site.module, _EXPERTS)
-    if site.param.dim() != 3 or not (count == site.shape[0] or (site.is_leaf and len(stack) > 1)):
+    module = site.module
+    if site.param.dim() != 3 or isinstance(module, nn.ParameterList | nn.ParameterDict):
         return None
-    transposed = _are_transposed(site.module, stack)
+    stack = [p for p in module.parameters(recurse=False) if p.dim() == 3]
+    if stated(module, _EXPERTS) != site.shape[0] and not (site.is_leaf and len(stack) > 1):
+        return None
+    transposed = _are_transposed(module, stack)
     if transposed is None:
         return by_row(
             site.shape, "stacked experts, storage not recognised: taken as [expert, out, in]", axes=(0, 1)
