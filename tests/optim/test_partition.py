@@ -102,7 +102,12 @@ def test_partition_table_of_common_layers() -> None:
     assert blocks(nn.Embedding(1000, 16)) == {"weight": 1000}
     assert blocks(nn.EmbeddingBag(11, 3)) == {"weight": 11}
     assert blocks(nn.Bilinear(3, 5, 7)) == {"weight": 7, "bias": 7}
-    assert blocks(nn.LSTM(5, 3)) == {"weight_ih_l0": 12, "weight_hh_l0": 12, "bias_ih_l0": 12, "bias_hh_l0": 12}
+    assert blocks(nn.LSTM(5, 3)) == {
+        "weight_ih_l0": 12,
+        "weight_hh_l0": 12,
+        "bias_ih_l0": 12,
+        "bias_hh_l0": 12,
+    }
     assert blocks(nn.GRUCell(5, 3)) == {"weight_ih": 9, "weight_hh": 9, "bias_ih": 9, "bias_hh": 9}
     assert blocks(nn.LSTM(5, 3, proj_size=2, bias=False))["weight_hr_l0"] == 2
     assert blocks(nn.PReLU(5)) == {"weight": 1}
@@ -229,7 +234,9 @@ def test_errors_name_parameter_shape_and_way_out() -> None:
     assert "head(head_dim=...)" in str(caught.value)
     repaired = partition_model(attention, rules=[Rule("[qk]_proj.weight", head(head_dim=2))])
     assert repaired.specs["q_proj.weight"].blocks == 5
-    with pytest.raises(ValueError, match=r"rule 'q_proj.weight': q_proj\.weight: shape \(10, 7\) has 10 rows.* of 4"):
+    with pytest.raises(
+        ValueError, match=r"rule 'q_proj.weight': q_proj\.weight: shape \(10, 7\) has 10 rows.* of 4"
+    ):
         partition_model(Attention(7, 5, 5, 2), rules=[Rule("q_proj.weight", head(head_dim=4))])
 
 
@@ -273,7 +280,10 @@ def test_common_names_of_projections(names: tuple[str, str, str]) -> None:
         model.add_module(name, nn.Linear(5, 12))
     model.add_module("network_out", nn.Linear(12, 5))  # no "wo"
     assert blocks(model, value="tensor") == {
-        **{f"{names[0]}.weight": 3, f"{names[1]}.weight": 3, f"{names[2]}.weight": 1, "network_out.weight": 5},
+        f"{names[0]}.weight": 3,
+        f"{names[1]}.weight": 3,
+        f"{names[2]}.weight": 1,
+        "network_out.weight": 5,
         **{f"{name}.bias": 12 for name in names},
         "network_out.bias": 5,
     }
@@ -306,6 +316,13 @@ def test_fused_layouts_with_grouped_heads() -> None:
     assert grouped.specs["query_key_value.weight"].sections == ((20, 5), (5, 1)) * 2
     multi_query = partition_model(Fused(7, 40, 30, "query_key_value", num_heads=6, num_kv_heads=1))
     assert multi_query.specs["query_key_value.weight"].sections == ((35, 5), (5, 1))
+    megatron = Fused(
+        7, 50, 30, "linear_qkv", num_attention_heads_per_partition=6, num_query_groups_per_partition=2
+    )
+    assert partition_model(megatron).specs["linear_qkv.weight"].sections == ((20, 5), (5, 1)) * 2
+    glm = {"num_attention_heads_per_partition": 6, "num_multi_query_groups_per_partition": 2, "multi_query_attention": True}  # fmt: skip
+    chat_glm = partition_model(Fused(7, 50, 30, "query_key_value", **glm))
+    assert chat_glm.specs["query_key_value.weight"].sections == ((40, 5), (10, 1))
     cross = Fused(7, 60, 30, "to_kv", heads=6)
     cross.add_module("to_q", nn.Linear(7, 30))
     assert blocks(cross)["to_kv.weight"] == 6 + 30
@@ -629,7 +646,10 @@ def test_rules_decide_first_match_wins() -> None:
     assert partition_model(Conv1D(12, 3), rules=[Rule("*", head(4))]).specs["weight"].row_axes == (1,)
     fused = partition_model(nn.Linear(5, 24), rules=[Rule("weight", sections((8, 4), (8, 4), (8, 1)))])
     assert fused.specs["weight"].blocks == 2 + 2 + 8
-    assert blocks(stating(6, 2, 2, 3), rules=[Rule("v_proj.weight", "row")], value="tensor")["v_proj.weight"] == 6
+    assert (
+        blocks(stating(6, 2, 2, 3), rules=[Rule("v_proj.weight", "row")], value="tensor")["v_proj.weight"]
+        == 6
+    )
     scalar = nn.ParameterDict({"scale": torch.tensor(1.0)})
     for wanted in ("element", "row", "tensor"):
         assert blocks(scalar, rules=[Rule("scale", wanted)]) == {"scale": 1}  # type: ignore[arg-type]
@@ -644,7 +664,7 @@ def test_the_table_can_be_read() -> None:
         "parameter  shape  kind     blocks  state bytes  reason",
         "weight     2x4    row           2           40  dense layer: by output unit",
         "bias       2      element       2           16  bias: by element, as AdamW",
-        "total: 2 parameters; 10 numbers are trained in 4 blocks",
+        "total: 2 parameters; 10 numbers in 4 blocks",
         "total: 56 bytes of state in float32; AdamW needs 80, 70.00 %",
     ]
 
@@ -690,7 +710,7 @@ def test_lazy_parameters_are_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # older torch warns that lazy modules may change
         model = nn.LazyLinear(3)
-    with pytest.raises(ValueError, match="weight: has no shape yet. Run the model once"):
+    with pytest.raises(ValueError, match=r"weight: has no shape yet\. Run the model once"):
         partition_model(model)
 
 

@@ -216,7 +216,10 @@ def test_adapters_of_peft(base: str) -> None:
         expected |= {k.replace("_proj.", "_proj.lora_B.default."): v for k, v in factors.items()}
         expected |= {k.replace("_proj.", "_proj.base_layer."): v for k, v in factors.items()}
     else:
-        expected |= {"*.lora_B.default.weight": ((60, 6), (30, 1)), "*.c_attn.base_layer.weight": ((60, 6), (30, 1))}
+        expected |= {
+            "*.lora_B.default.weight": ((60, 6), (30, 1)),
+            "*.c_attn.base_layer.weight": ((60, 6), (30, 1)),
+        }
     partition = partition_model(model)
     check(partition, expected)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -277,7 +280,10 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm, self.pwconv1 = nn.LayerNorm(channels), nn.Linear(channels, 4 * channels)
-        self.pwconv2, self.gamma = nn.Linear(4 * channels, channels), nn.Parameter(torch.full((channels, 1, 1), 0.1))
+        self.pwconv2, self.gamma = (
+            nn.Linear(4 * channels, channels),
+            nn.Parameter(torch.full((channels, 1, 1), 0.1)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm(self.dwconv(x).permute(0, 2, 3, 1)))))
@@ -320,7 +326,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(6, 10), nn.SiLU(), nn.Linear(10, 8))
         self.down, self.up = nn.Conv2d(3, 8, 3, 2, 1), nn.ConvTranspose2d(16, 5, 4, 2, 1)
-        self.norm, self.middle, self.out = nn.GroupNorm(2, 8), TimmAttention(8, 2), nn.Conv2d(8, 3, 3, padding=1)
+        self.norm, self.middle, self.out = (
+            nn.GroupNorm(2, 8),
+            TimmAttention(8, 2),
+            nn.Conv2d(8, 3, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.down(x) + self.time(torch.linspace(0, 1, 6))[:, None, None]

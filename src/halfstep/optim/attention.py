@@ -21,18 +21,19 @@ ValueRule = Literal["row", "tensor"]
 Path = tuple[tuple[str, nn.Module], ...]
 """Attribute names and modules from the model, whose name is empty, down to a layer."""
 
-_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "nhead", "nheads", "num_head", "heads")
-_KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_head_kv", "kv_n_heads", "kv_heads")
+_HEADS = (
+    "num_heads", "num_attention_heads", "n_head", "n_heads", "nhead", "nheads", "num_head", "heads",
+    "num_attention_heads_per_partition",
+)  # fmt: skip
+_KEY_HEADS = (
+    "num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_head_kv", "kv_n_heads", "kv_heads", "num_query_groups",
+    "num_query_groups_per_partition", "num_multi_query_groups_per_partition",
+)  # fmt: skip
 _HEAD_DIM = (
     "qk_head_dim",  # before head_dim, which may be the rotary part alone where attention is latent
-    "head_dim",
-    "attention_head_size",
-    "head_size",
-    "key_value_proj_dim",
-    "d_kv",
-    "dim_head",
-    "d_head",
-)
+    "head_dim", "attention_head_size", "head_size", "key_value_proj_dim", "d_kv", "dim_head", "d_head",
+    "hidden_size_per_attention_head",
+)  # fmt: skip
 _WIDTH = ("hidden_size", "d_model", "n_embd", "embed_dim", "dim", "width")
 _CONFIGS = ("config", "cfg", "args", "hparams")
 
@@ -121,7 +122,7 @@ def peek(source: object, name: str) -> object:
     """Return an attribute or key of anything, or None where there is none or it refuses to be read."""
     try:
         return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
-    except Exception:  # noqa: BLE001  # configurations raise errors of their own for what differs between layers
+    except Exception:  # configurations raise errors of their own for what differs between layers
         return None
 
 
@@ -171,7 +172,9 @@ def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
         size = units[letter] // groups
         sections.append((size, dim if letter != "v" else size if value == "tensor" else 1))
     how = "in sections" if groups == 1 else f"interleaved in {groups} groups"
-    values = ("one block" if groups == 1 else "one block per group") if value == "tensor" else "by output unit"
+    values = (
+        ("one block" if groups == 1 else "one block per group") if value == "tensor" else "by output unit"
+    )
     parts = f"{' and '.join(role.replace('v', ''))} by head of {dim}"
     return Layout(
         sections=tuple(sections) * groups,
@@ -231,8 +234,11 @@ def _linear_attention(owner: nn.Module, rows: int) -> _Units | None:
 
 
 def _is_interleaved(child: str, owner: nn.Module) -> bool:
-    """Whether a fused weight is stored head by head: layers in the manner of Megatron spell out what they make."""
-    return {"key", "value"} <= set(_words(child)) or hasattr(owner, "multi_query")
+    """Whether a fused weight is stored key head by key head, as Megatron does; its heirs spell out what they make."""
+    if peek(owner, "multi_query_attention") is True:
+        return False  # ChatGLM with grouped keys
+    is_heir = any(peek(owner, name) is not None for name in ("multi_query", "num_query_groups_per_partition"))
+    return is_heir or {"key", "value"} <= set(_words(child))
 
 
 def _is_attention(owner: nn.Module) -> bool:
@@ -263,7 +269,9 @@ def _is_fused_by_shape(path: Path, rows: int) -> bool:
 def _heads(path: Path) -> _Heads:
     """Return what the attention module states, and where it is silent, the nearest configuration that has heads."""
     own = _stated_by(path[-2][1])
-    around = next((found for _, module in reversed(path[:-1]) if (found := _configured(module, path))), _Heads())
+    around = next(
+        (found for _, module in reversed(path[:-1]) if (found := _configured(module, path))), _Heads()
+    )
     return _Heads(
         count=own.count or around.count,
         key_count=own.key_count or around.key_count,

@@ -5,7 +5,7 @@ and attributes decide, then the sizes that modules and their configurations stat
 What is not recognised is cut by row and the table says so; no matrix ever falls back to one number.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from halfstep.optim.attention import ValueRule
 from halfstep.optim.blocks import BlockSpec, by_element, by_row
 from halfstep.optim.rules import Rule, head, sections
-from halfstep.optim.structure import NormRule, Options, Site, decide, is_bias, is_norm, sites_of
+from halfstep.optim.structure import NormRule, Site, decide, is_bias, is_norm, sites_of
 
 __all__ = [
     "NormRule",
@@ -115,19 +115,19 @@ class Partition:
         return "\n".join([*lines, *self._totals()])
 
     def _totals(self) -> list[str]:
-        trained = [param for param in self.parameters.values() if param.requires_grad]
-        frozen = len(self.parameters) - len(trained)
+        trained = [name for name, param in self.parameters.items() if param.requires_grad]
+        numbers = sum(self.parameters[name].numel() for name in trained)
+        blocks = sum(self.specs[name].blocks for name in trained)
+        frozen = len(self.specs) - len(trained)
         ours, theirs = self.state_bytes(), self.adamw_bytes()
         share = f", {100 * ours / theirs:.2f} %" if theirs else ""
-        unknown = sum("not recognised" in spec.reason for spec in self.specs.values())
-        return [
-            f"total: {len(self.specs):,} parameters"
-            + (f", {frozen:,} frozen" if frozen else "")
-            + f"; {sum(p.numel() for p in trained):,} numbers are trained"
-            + f" in {sum(spec.blocks for spec in self.specs.values()):,} blocks",
+        lines = [
+            f"total: {len(trained):,} parameters{f' and {frozen:,} frozen' if frozen else ''}; "
+            f"{numbers:,} numbers in {blocks:,} blocks",
             f"total: {ours:,} bytes of state in float32; AdamW needs {theirs:,}{share}",
-            *([f"{unknown:,} not recognised: check them, or give them a Rule"] if unknown else []),
         ]
+        unknown = sum("not recognised" in spec.reason for spec in self.specs.values())
+        return [*lines, f"{unknown:,} not recognised: check them, or give them a Rule"] if unknown else lines
 
 
 def partition_model(
@@ -151,23 +151,18 @@ def partition_model(
         24
     """
     _check_options(value=value, norm=norm)
-    options = Options(value=value, norm=norm)
     sites: dict[int, list[Site]] = {}
-    for site in sites_of(model):
+    for site in sites_of(model, value=value, norm=norm):
         sites.setdefault(id(site.param), []).append(site)
     unused = set(range(len(rules)))
     specs: dict[str, BlockSpec] = {}
     for names in sites.values():
         first = names[0]
         if is_lazy(first.param):
-            raise ValueError(
-                f"{first.name}: has no shape yet. Run the model once on an example before this."
-            )
+            raise ValueError(f"{first.name}: has no shape yet. Run the model once on an example before this.")
         matching = [k for k, rule in enumerate(rules) if any(rule.covers(site) for site in names)]
         unused.difference_update(matching)
-        specs[first.name] = (
-            _by_rule(rules[matching[0]], first, options) if matching else decide(first, options)
-        )
+        specs[first.name] = _by_rule(rules[matching[0]], first) if matching else decide(first)
     if unused:
         some = ", ".join(list(specs)[:3])
         raise ValueError(f"{rules[min(unused)]} matches no parameter. Names look like: {some}.")
@@ -191,25 +186,23 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         model: its parameters that require gradients are grouped, each once.
         weight_decay: of the first group.
     """
-    with_decay: dict[int, tuple[str, Tensor]] = {}
-    without: dict[int, tuple[str, Tensor]] = {}
+    decayed: list[tuple[str, Tensor]] = []
+    exempt: list[tuple[str, Tensor]] = []
+    seen: set[int] = set()
     for site in sites_of(model):
-        key = id(site.param)
-        if not site.param.requires_grad or key in with_decay or key in without:
+        if not site.param.requires_grad or id(site.param) in seen:
             continue
+        seen.add(id(site.param))
         is_exempt = site.param.dim() < 2 or is_bias(site) or is_norm(site)
-        (without if is_exempt else with_decay)[key] = (site.name, site.param)
-    groups: Iterable[tuple[dict[int, tuple[str, Tensor]], float]] = (
-        (with_decay, weight_decay),
-        (without, 0.0),
-    )
-    return [{"params": list(group.values()), "weight_decay": decay} for group, decay in groups if group]
+        (exempt if is_exempt else decayed).append((site.name, site.param))
+    groups = ((decayed, weight_decay), (exempt, 0.0))
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
 
 
-def _by_rule(rule: Rule, site: Site, options: Options) -> BlockSpec:
+def _by_rule(rule: Rule, site: Site) -> BlockSpec:
     """Apply a rule, which also may repair what the structure contradicts."""
     try:
-        default = decide(site, options)
+        default = decide(site)
     except ValueError:
         default = by_row(site.shape, "contradicting head size")
     return rule.blocks_of(site, default)

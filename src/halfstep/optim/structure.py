@@ -25,17 +25,11 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_experts")
 _OUTPUTS = ("out_features", "out_channels", "output_size", "output_dim", "out_dim", "nf", *_EXPERTS)
 _INPUTS = ("in_features", "in_channels", "input_size", "input_dim", "in_dim", "nx")
 _WIDTHS = ("hidden_size", "d_model", "embed_dim", "dim", "hidden_dim")
-_TABLES = {"embed", "embedding", "embeddings", "pos", "position", "positional", "token", "tokens", "cls", "mask"}
-_TABLES |= {"query", "queries", "latent", "latents", "prompt", "probe"}
+_TABLES = {
+    "embed", "embedding", "embeddings", "pos", "position", "positional", "token", "tokens", "cls", "mask", "query",
+    "queries", "latent", "latents", "prompt", "probe",
+}  # fmt: skip
 _WEIGHTS = {"weight", "weights", "kernel", "matrix", "proj", "projection"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Choices that hold for a whole model; see `partition_model`."""
-
-    value: ValueRule = "row"
-    norm: NormRule = "tensor"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +41,15 @@ class Site:
         own: its name in the layer that holds it, such as ``"weight"``.
         param: the parameter.
         path: from the model down to that layer.
+        value, norm: choices that hold for the whole model; see `partition_model`.
     """
 
     name: str
     own: str
     param: Tensor
     path: Path
+    value: ValueRule
+    norm: NormRule
 
     @property
     def module(self) -> nn.Module:
@@ -75,27 +72,30 @@ class Site:
         return all(next(child.parameters(), None) is None for child in self.module.children())
 
 
-def sites_of(model: nn.Module) -> Iterator[Site]:
+def sites_of(model: nn.Module, *, value: ValueRule = "row", norm: NormRule = "tensor") -> Iterator[Site]:
     """Yield every parameter of a model, under every name it has; a parametrized weight belongs to its layer."""
+
+    def site(name: str, own: str, param: Tensor, path: Path) -> Site:
+        return Site(name=name, own=own, param=param, path=path, value=value, norm=norm)
 
     def descend(path: Path, prefix: str) -> Iterator[Site]:
         module = path[-1][1]
         for own, param in module.named_parameters(recurse=False, remove_duplicate=False):
-            yield Site(name=f"{prefix}{own}", own=own, param=param, path=path)
+            yield site(f"{prefix}{own}", own, param, path)
         for name, child in module.named_children():
             if name == "parametrizations" and isinstance(child, nn.ModuleDict):
                 for own, steps in child.named_children():
                     for part, param in steps.named_parameters():
-                        yield Site(name=f"{prefix}{name}.{own}.{part}", own=own, param=param, path=path)
+                        yield site(f"{prefix}{name}.{own}.{part}", own, param, path)
             else:
                 yield from descend((*path, (name, child)), f"{prefix}{name}.")
 
     yield from descend((("", model),), "")
 
 
-def decide(site: Site, options: Options) -> BlockSpec:
+def decide(site: Site) -> BlockSpec:
     """Return the blocks of a parameter by the first structure that knows it."""
-    found = (structure(site, options) for structure in STRUCTURES)
+    found = (structure(site) for structure in STRUCTURES)
     return next(spec for spec in found if spec is not None)
 
 
@@ -116,37 +116,36 @@ def is_norm(site: Site) -> bool:
     return "norm" in site.kind.lower() or all(p.dim() < 2 for p in module.parameters(recurse=False))
 
 
-def bias(site: Site, options: Options) -> BlockSpec | None:
+def bias(site: Site) -> BlockSpec | None:
     """A bias: each of its elements feeds another unit."""
     return by_element(site.shape, "bias: by element, as AdamW") if is_bias(site) else None
 
 
-def gain(site: Site, options: Options) -> BlockSpec | None:
+def gain(site: Site) -> BlockSpec | None:
     """The gain of a normalisation, of any shape."""
-    return _vector(site, f"gain of {site.kind}", options) if is_norm(site) else None
+    return _vector(site, f"gain of {site.kind}") if is_norm(site) else None
 
 
-def vector(site: Site, options: Options) -> BlockSpec | None:
+def vector(site: Site) -> BlockSpec | None:
     """Other vectors and scalars."""
     if site.param.dim() == 0:
         return by_tensor((), f"scalar of {site.kind}")
-    return _vector(site, f"vector of {site.kind}", options) if site.param.dim() == 1 else None
+    return _vector(site, f"vector of {site.kind}") if site.param.dim() == 1 else None
 
 
-def series_convolution(site: Site, options: Options) -> BlockSpec | None:
+def series_convolution(site: Site) -> BlockSpec | None:
     """A convolution with its own filters for each variable [variable, filter, window], in heads of filters."""
-    module = site.module
-    if not hasattr(module, "variables") or not hasattr(module, "heads") or site.param.dim() != 3:
+    if not hasattr(site.module, "variables") or not hasattr(site.module, "heads") or site.param.dim() != 3:
         return None
-    variables, filters, _ = site.shape
-    if module.heads is None:
+    (variables, filters, _), heads = site.shape, stated(site.module, ("heads",))
+    if heads is None:
         return by_row(site.shape, "convolution of series: by variable and filter", axes=(0, 1))
-    if module.heads < 1 or filters % module.heads:
+    if filters % heads:
         raise ValueError(
-            f"{site.name}: shape {site.shape} has {filters} filters, which {module.heads} heads do not divide. "
+            f"{site.name}: shape {site.shape} has {filters} filters, which {heads} heads do not divide. "
             "Choose heads that do."
         )
-    size = filters // module.heads
+    size = filters // heads
     return by_sections(
         site.shape,
         f"convolution of series: by variable and head of {size} filters",
@@ -156,7 +155,7 @@ def series_convolution(site: Site, options: Options) -> BlockSpec | None:
     )
 
 
-def adapter(site: Site, options: Options) -> BlockSpec | None:
+def adapter(site: Site) -> BlockSpec | None:
     """A low-rank factor (LoRA): A makes `rank` units; B feeds the units of the layer it adapts, and is cut alike."""
     depth = next((k for k, (name, _) in enumerate(site.path) if name in _ADAPTERS), len(site.path))
     name = site.own if depth == len(site.path) else site.path[depth][0]
@@ -164,29 +163,24 @@ def adapter(site: Site, options: Options) -> BlockSpec | None:
         return None
     if name != "lora_B" or site.param.dim() != 2:
         return by_row(site.shape, f"low-rank factor {name}: by row")
-    layout = projection_layout(site.path[:depth], site.shape[0], name=site.name, value=options.value)
+    layout = projection_layout(site.path[:depth], site.shape[0], name=site.name, value=site.value)
     if layout is None or layout.kind == "tensor":
         return by_row(site.shape, "low-rank factor lora_B: by output unit")
     return _by_layout(site, layout, f"low-rank factor lora_B of {layout.reason}")
 
 
-def torch_attention(site: Site, options: Options) -> BlockSpec | None:
+def torch_attention(site: Site) -> BlockSpec | None:
     """The input projections of ``nn.MultiheadAttention``, fused or separate."""
     module = site.module
     if not isinstance(module, nn.MultiheadAttention) or not site.own.endswith("proj_weight"):
         return None
-    width, head = module.embed_dim, module.head_dim
-    heads, values = (width, head), (width, width if options.value == "tensor" else 1)
-    if site.own == "in_proj_weight":
-        reason = f"fused q, k, v in sections: q and k by head of {head}"
-        return by_sections(site.shape, reason, sections=(heads, heads, values), name=site.name)
-    layout = projection_layout(
-        (*site.path, (site.own.removesuffix("_weight"), site.module)), width, name=site.name, value=options.value
-    )
+    role = "qkv" if site.own == "in_proj_weight" else site.own.removesuffix("_weight")
+    path = (*site.path, (role, module))
+    layout = projection_layout(path, site.shape[0], name=site.name, value=site.value)
     return None if layout is None else _by_layout(site, layout, layout.reason)
 
 
-def recurrent(site: Site, options: Options) -> BlockSpec | None:
+def recurrent(site: Site) -> BlockSpec | None:
     """A recurrent layer [gates x hidden, in]."""
     if not isinstance(site.module, nn.RNNBase | nn.RNNCellBase) and not (
         hasattr(site.module, "weight_ih") and hasattr(site.module, "weight_hh")
@@ -195,7 +189,7 @@ def recurrent(site: Site, options: Options) -> BlockSpec | None:
     return by_row(site.shape, "recurrent layer: by gate and unit")
 
 
-def convolution(site: Site, options: Options) -> BlockSpec | None:
+def convolution(site: Site) -> BlockSpec | None:
     """A convolution [out, in / groups, window ...], also of an unknown class that has a ``kernel_size``."""
     module = site.module
     if isinstance(module, nn.modules.conv._ConvTransposeNd):  # [in, out / groups, window ...]
@@ -212,14 +206,14 @@ def convolution(site: Site, options: Options) -> BlockSpec | None:
     return None
 
 
-def embedding(site: Site, options: Options) -> BlockSpec | None:
+def embedding(site: Site) -> BlockSpec | None:
     """An embedding [tokens, width]."""
     if not isinstance(site.module, nn.Embedding | nn.EmbeddingBag):
         return None
     return by_row(site.shape, "embedding: by token")
 
 
-def experts(site: Site, options: Options) -> BlockSpec | None:
+def experts(site: Site) -> BlockSpec | None:
     """Stacked experts [experts, out, in], or [experts, in, out] where they are used as ``x @ weight[expert]``."""
     module = site.module
     if site.param.dim() != 3 or isinstance(module, nn.ParameterList | nn.ParameterDict):
@@ -240,19 +234,19 @@ def experts(site: Site, options: Options) -> BlockSpec | None:
     )
 
 
-def dense(site: Site, options: Options) -> BlockSpec | None:
+def dense(site: Site) -> BlockSpec | None:
     """A dense layer [out, in], or [in, out] where the layer's stated sizes say so; attention projections by head."""
     axis = _output_axis(site)
     if axis is None:
         return None
     stored = " stored [in, out]" if axis else ""
-    layout = projection_layout(site.path, site.shape[axis], name=site.name, value=options.value)
+    layout = projection_layout(site.path, site.shape[axis], name=site.name, value=site.value)
     if layout is None:
         return by_row(site.shape, f"dense layer{stored}: by output unit", axes=(axis,))
     return _by_layout(site, layout, f"{layout.reason}{stored and ','}{stored}", axis=axis)
 
 
-def free(site: Site, options: Options) -> BlockSpec | None:
+def free(site: Site) -> BlockSpec | None:
     """A position table, a token or another free tensor of a larger module; its last axis is a unit's width."""
     words = site.own.lower().split("_")
     is_table = 1 in site.shape[:-1] or not _TABLES.isdisjoint(words)
@@ -262,7 +256,7 @@ def free(site: Site, options: Options) -> BlockSpec | None:
     return by_row(site.shape, f"free parameter of {site.kind}: by row along its last axis", axes=axes)
 
 
-def unknown(site: Site, options: Options) -> BlockSpec:
+def unknown(site: Site) -> BlockSpec:
     """Anything else is cut finely, and the table says so."""
     axes = tuple(range(site.param.dim() - 1))
     return by_row(
@@ -270,7 +264,7 @@ def unknown(site: Site, options: Options) -> BlockSpec:
     )
 
 
-STRUCTURES: tuple[Callable[[Site, Options], BlockSpec | None], ...] = (
+STRUCTURES: tuple[Callable[[Site], BlockSpec | None], ...] = (
     bias,
     gain,
     vector,
@@ -287,8 +281,8 @@ STRUCTURES: tuple[Callable[[Site, Options], BlockSpec | None], ...] = (
 )
 
 
-def _vector(site: Site, reason: str, options: Options) -> BlockSpec:
-    if options.norm == "element":
+def _vector(site: Site, reason: str) -> BlockSpec:
+    if site.norm == "element":
         return by_element(site.shape, f"{reason}: by element, as asked")
     return by_tensor(site.shape, f"{reason}: one block")
 
@@ -345,5 +339,5 @@ def _are_transposed(module: nn.Module, stack: list[nn.Parameter]) -> bool | None
     width = stated(module, _WIDTHS)
     if width is not None and a != b and width in (a, b):
         return width == a
-    gated = {order: fits for order, fits in ((True, a == d and b == 2 * c), (False, b == c and a == 2 * d))}
-    return gated[True] if gated[True] != gated[False] else None
+    first_wide, second_wide = b == c and a == 2 * d, a == d and b == 2 * c
+    return second_wide if first_wide != second_wide else None

@@ -19,6 +19,7 @@ from torch import nn
 
 from halfstep.cli.flags import PartitionFlags
 from halfstep.errors import CheckpointError, ConfigError, MissingInputError
+from halfstep.market.features import FEATURE_SETS
 from halfstep.nn.build import build_actor, build_critic, build_encoder
 from halfstep.nn.config import preset
 from halfstep.optim.partition import Partition, partition_model, spec_for_shape
@@ -30,8 +31,15 @@ _TASKS = (
     "CAUSAL_LM",
     "IMAGE_TEXT_TO_TEXT",
     "SPEECH_SEQ_2_SEQ",
-    "IMAGE_CLASSIFICATION",
 )
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +179,7 @@ def _of_preset(name: str, settings: Mapping[str, Any]) -> nn.Module:
         config = preset(name)
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from None
-    names = tuple(f"feature_{k}" for k in range(config.encoder.features))
+    names = FEATURE_SETS["robust9"].columns
     return nn.ModuleDict(
         {
             "encoder": build_encoder(config, feature_names=names, seed=0),
@@ -189,7 +197,9 @@ def _of_module(place: str, name: str, settings: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(f"--model: {place} has no {name!r}.{_nearest(name, names)}")
     model = found if isinstance(found, nn.Module) else _on_meta(found, settings)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"--model: {place}:{name} is a {type(model).__name__}, must be or make a torch module.")
+        raise ConfigError(
+            f"--model: {place}:{name} is a {type(model).__name__}, must be or make a torch module."
+        )
     return model
 
 
@@ -233,7 +243,9 @@ def _of_file(path: Path) -> Partition:
     """Return the blocks of the tensors in a safetensors file, or in all of a folder, read from the headers."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise MissingInputError(f"no .safetensors file at {path.absolute()}. Name a file or a folder of them.")
+        raise MissingInputError(
+            f"no .safetensors file at {path.absolute()}. Name a file or a folder of them."
+        )
     tensors = {name: tensor for file in files for name, tensor in _shapes(file)}
     if not tensors:
         raise CheckpointError(f"{path}: no floating-point tensors. Name a file of weights.")
@@ -242,11 +254,12 @@ def _of_file(path: Path) -> Partition:
 
 def _shapes(file: Path) -> Iterator[tuple[str, nn.Parameter]]:
     try:
-        with safe_open(file, framework="pt", device="meta") as stream:
+        with safe_open(file, framework="pt") as stream:
             for name in stream.keys():  # noqa: SIM118  # no mapping
-                tensor = stream.get_tensor(name)
-                if tensor.is_floating_point():
-                    yield name, nn.Parameter(tensor)
+                header = stream.get_slice(name)
+                dtype = _FLOATS.get(header.get_dtype())
+                if dtype is not None:
+                    yield name, nn.Parameter(torch.empty(header.get_shape(), dtype=dtype, device="meta"))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file}: not a whole safetensors file ({error}). Fetch or write it again."
