@@ -332,6 +332,31 @@ def test_fused_layouts_with_grouped_heads() -> None:
     assert "nothing says the heads" in unknown.reason
 
 
+@pytest.mark.pitfall("O4")
+@pytest.mark.parametrize("value", ["row", "tensor"])
+def test_a_fused_projection_has_the_moments_of_separate_ones(value: str) -> None:
+    """6 query heads and 2 key heads of 5, width 7, in both orders: the same second moments, moved with the rows."""
+    apart = stating(7, 6, 2, 5)
+    grads = {
+        role: torch.randn(rows, 7, dtype=torch.float64) for role, rows in (("q", 30), ("k", 10), ("v", 10))
+    }
+    specs = partition_model(apart, value=value).specs  # type: ignore[arg-type]
+    moments = {r: specs[f"{r}_proj.weight"].mean_square(g).expand(len(g), 1) for r, g in grads.items()}
+
+    def grouped(parts: dict[str, Tensor]) -> Tensor:  # each key head with its queries
+        return torch.cat([torch.cat([part.chunk(2)[g] for part in parts.values()]) for g in range(2)])
+
+    for name, join in (("qkv", lambda parts: torch.cat(list(parts.values()))), ("query_key_value", grouped)):
+        model = Fused(7, 50, 30, name, num_heads=6, num_key_value_heads=2)
+        spec = partition_model(model, value=value).specs[f"{name}.weight"]  # type: ignore[arg-type]
+        expected = join(moments)
+        if value == "tensor" and name == "query_key_value":  # the values of a group are its own block
+            expected = join(
+                moments | {"v": torch.cat([g.square().mean().expand(5, 1) for g in grads["v"].chunk(2)])}
+            )
+        torch.testing.assert_close(spec.mean_square(join(grads)), expected)
+
+
 @pytest.mark.pitfall("O26")
 def test_value_option() -> None:
     assert blocks(stating(16, 4, 4, 4), value="row")["v_proj.weight"] == 16
