@@ -765,3 +765,27 @@ def test_decay_groups_follow_structure() -> None:
     decays = {tuple(g["param_names"]): g["weight_decay"] for g in AdamMini.for_model(model).param_groups}
     assert list(decays.values()) == [1e-2, 0.0]
     assert [g["weight_decay"] for g in AdamMini(model.parameters()).param_groups] == [1e-2]  # as AdamW
+
+
+@pytest.mark.pitfall("O1")
+def test_modules_that_refuse_to_be_read() -> None:
+    class Shy(nn.Module):
+        """Its properties raise, as configurations of models whose layers differ do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj, self.k_proj = nn.Linear(3, 4), nn.Linear(3, 4)
+            self.kernel = nn.Parameter(torch.zeros(2, 3, 5))
+
+        def refuse(self) -> None:
+            raise RuntimeError("ask the layers one by one")
+
+        num_heads = head_dim = config = kernel_size = is_transposed = eps = num_experts = property(refuse)
+
+    assert blocks(Shy()) == {
+        "kernel": 6,
+        "q_proj.weight": 4,
+        "q_proj.bias": 4,
+        "k_proj.weight": 4,
+        "k_proj.bias": 4,
+    }

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from halfstep.optim.blocks import Kind, Section
 
@@ -297,8 +297,8 @@ def _configured(module: nn.Module, path: Path) -> _Heads | None:
         members = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
         nested = [member for member in members.values() if stated(member, _HEADS)]
         if nested:
-            weight = getattr(path[-1][1], "weight", None)
-            widths = set() if weight is None else set(weight.shape)
+            weight = peek(path[-1][1], "weight")
+            widths = set(weight.shape) if isinstance(weight, Tensor) else set()
             return _stated_by(next((c for c in nested if stated(c, _WIDTH) in widths), nested[0]))
     return None
 
@@ -312,17 +312,18 @@ def _rows_of(role: str, owner: nn.Module) -> Iterator[int]:
 
 def output_units(layer: nn.Module) -> int | None:
     """Return the number of output units of a dense layer, also inside an adapter; None for another layer."""
-    weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
-    if weight is None or weight.dim() != 2:
+    layer = getattr(layer, "base_layer", layer)
+    weight = peek(layer, "weight")
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
         return None
-    return int(weight.shape[1 if hasattr(layer, "nf") else 0])
+    return int(weight.shape[1 if stated(layer, ("nf",)) else 0])
 
 
 def _size_of_norm(owner: nn.Module, role: str) -> int | None:
     """Return the width of a norm over each head of this role, such as ``q_norm``."""
     for name, child in owner.named_children():
-        weight = getattr(child, "weight", None)
-        if _letters(name) == role and weight is not None and weight.dim() == 1:
+        weight = peek(child, "weight")
+        if _letters(name) == role and isinstance(weight, Tensor) and weight.dim() == 1:
             return int(weight.numel())
     return None
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from halfstep.optim.attention import Layout, Path, ValueRule, projection_layout, stated
+from halfstep.optim.attention import Layout, Path, ValueRule, peek, projection_layout, stated
 from halfstep.optim.blocks import BlockSpec, by_element, by_row, by_sections, by_tensor
 
 NormRule = Literal["tensor", "element"]
@@ -111,7 +111,7 @@ def is_norm(site: Site) -> bool:
     module = site.module
     if isinstance(module, _NORMS):
         return True
-    if not site.is_leaf or not any(isinstance(getattr(module, name, None), float) for name in _EPS):
+    if not site.is_leaf or not any(isinstance(peek(module, name), float) for name in _EPS):
         return False
     return "norm" in site.kind.lower() or all(p.dim() < 2 for p in module.parameters(recurse=False))
 
@@ -135,7 +135,11 @@ def vector(site: Site) -> BlockSpec | None:
 
 def series_convolution(site: Site) -> BlockSpec | None:
     """A convolution with its own filters for each variable [variable, filter, window], in heads of filters."""
-    if not hasattr(site.module, "variables") or not hasattr(site.module, "heads") or site.param.dim() != 3:
+    if (
+        stated(site.module, ("variables",)) is None
+        or not hasattr(site.module, "heads")
+        or site.param.dim() != 3
+    ):
         return None
     (variables, filters, _), heads = site.shape, stated(site.module, ("heads",))
     if heads is None:
@@ -183,7 +187,7 @@ def torch_attention(site: Site) -> BlockSpec | None:
 def recurrent(site: Site) -> BlockSpec | None:
     """A recurrent layer [gates x hidden, in]."""
     if not isinstance(site.module, nn.RNNBase | nn.RNNCellBase) and not (
-        hasattr(site.module, "weight_ih") and hasattr(site.module, "weight_hh")
+        peek(site.module, "weight_ih") is not None and peek(site.module, "weight_hh") is not None
     ):
         return None
     return by_row(site.shape, "recurrent layer: by gate and unit")
@@ -199,9 +203,8 @@ def convolution(site: Site) -> BlockSpec | None:
         return by_row(
             site.shape, "transposed convolution in groups: by input and output channel", axes=(0, 1)
         )
-    if isinstance(site.module, nn.modules.conv._ConvNd) or (
-        hasattr(site.module, "kernel_size") and site.param.dim() > 2
-    ):
+    has_window = site.param.dim() > 2 and peek(module, "kernel_size") is not None
+    if isinstance(module, nn.modules.conv._ConvNd) or has_window:
         return by_row(site.shape, "convolution: by output channel")
     return None
 
@@ -301,7 +304,7 @@ def _output_axis(site: Site) -> int | None:
         return 0
     if site.param.dim() != 2 or not (site.is_leaf or site.own == "weight"):
         return None
-    if hasattr(site.module, "nf"):
+    if stated(site.module, ("nf",)):
         return 1  # Conv1D of GPT-2, also where it is square
     transposed = _stated_order(site.module, *site.shape)
     return None if transposed is None else int(transposed)
@@ -309,7 +312,7 @@ def _output_axis(site: Site) -> int | None:
 
 def _stated_order(module: nn.Module, first: int, second: int) -> bool | None:
     """Whether a layer's stated sizes say that a weight is [in, out]; square counts as [out, in]; None: unknown."""
-    sources = (module, getattr(module, "config", None))
+    sources = (module, peek(module, "config"))
     outputs, inputs, widths = (
         {stated(source, (name,)) for source in sources for name in names}
         for names in (_OUTPUTS, _INPUTS, _WIDTHS)
@@ -330,7 +333,7 @@ def _are_transposed(module: nn.Module, stack: list[nn.Parameter]) -> bool | None
     They say so themselves, or state the sizes of inputs and outputs. Else the width that goes into the first layer
     and comes out of the last tells, or a gated first layer with twice the units that the last one takes.
     """
-    marked = getattr(module, "is_transposed", None)
+    marked = peek(module, "is_transposed")
     if isinstance(marked, bool):
         return marked
     (_, a, b), (_, c, d) = stack[0].shape, stack[-1].shape
