@@ -607,6 +607,33 @@ def test_lora_of_a_fused_projection_is_cut_like_it() -> None:
     assert found["qkv.lora_B.default.weight"].sections == found["qkv.base_layer.weight"].sections
     assert found["qkv.lora_B.default.weight"].blocks == 2 + 2 + 8
 
+    nameless = Fused(8, 24, 8, "alpha", num_heads=2)
+    nameless.proj = LoraLinear(nameless.proj, 3)
+    assert blocks(nameless)["alpha.weight"] == 2 + 2 + 8
+
+
+def test_heads_follow_from_a_norm_over_each_head() -> None:
+    model = Attention(7, 4, 2, 6)
+    model.q_norm, model.k_norm = nn.RMSNorm(6), nn.RMSNorm(6)
+    assert (blocks(model)["q_proj.weight"], blocks(model)["k_proj.weight"]) == (4, 2)
+    model.q_norm, model.k_norm = nn.RMSNorm(24), nn.RMSNorm(12)  # over all heads: says nothing
+    assert (blocks(model)["q_proj.weight"], blocks(model)["k_proj.weight"]) == (24, 12)
+
+
+def test_linear_attention_has_head_sizes_of_its_own() -> None:
+    model = Fused(
+        7, 2 * 3 * 5 + 4 * 2, 8, "in_proj_qkv", num_k_heads=3, head_k_dim=5, num_v_heads=4, head_v_dim=2
+    )
+    assert partition_model(model).specs["in_proj_qkv.weight"].sections == ((30, 5), (8, 1))
+
+
+def test_empty_projections_have_blocks() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch notes that there is nothing to initialise
+        models = [Fused(3, 0, 4, num_heads=2), stating(3, 0, 0, 4), Fused(3, 0, 0, "alpha", num_heads=2)]
+    for model in models:
+        assert all(count >= 0 for count in blocks(model).values())
+
 
 @pytest.mark.pitfall("O8")
 def test_tied_weights_are_one_entry() -> None:

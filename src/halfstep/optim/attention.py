@@ -143,7 +143,7 @@ def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
         queries_dim,
         rows // count if count and rows % count == 0 else None,
         heads.dim,
-        _size_of_norm(owner, role),
+        norm if (norm := _size_of_norm(owner, role)) != rows else None,  # not one over the whole width
     )
     dim = next((dim for dim in candidates if dim and rows % dim == 0), None)
     if dim is None:
@@ -218,7 +218,7 @@ def _solve(role: str, rows: int, heads: _Heads) -> _Units | None:
             if k
         ]
     for q, k, size in sizes:
-        if q is None or k is None or q < ("q" in role) or k < 1:
+        if q is None or k is None or q < ("q" in role) or k < 1 or size < 1:
             continue
         if (q + n * k) * size == rows and q % k == 0:
             return {"q": q * size, "k": k * size, "v": k * size}, k, size
@@ -249,19 +249,17 @@ def _is_attention(owner: nn.Module) -> bool:
 
 def _is_fused_by_shape(path: Path, rows: int) -> bool:
     """Whether the one other dense layer of an attention module takes as much as these heads would give."""
-    owner = path[-2][1]
+    child, owner = path[-1][0], path[-2][1]
     heads = _stated_by(owner)
     dense = {
-        name: (units, layer)
-        for name, layer in owner.named_children()
-        if (units := output_units(layer)) is not None
+        name: weight for name, layer in owner.named_children() if (weight := _dense_weight(layer)) is not None
     }
-    if not heads.count or len(dense) != 2 or path[-1][0] not in dense:
+    if not heads.count or len(dense) != 2 or child not in dense:
         return False
-    (other,) = (name for name in dense if name != path[-1][0])
+    (other,) = dense.keys() - {child}
     if role_of(other):
         return False
-    inputs = dense[other][1].get_parameter("weight").numel() // dense[other][0]
+    inputs = dense[other].numel() // max(_output_units(owner.get_submodule(other)), 1)
     dim = heads.dim or inputs // heads.count
     return inputs == heads.count * dim and rows == (heads.count + 2 * (heads.key_count or heads.count)) * dim
 
@@ -306,17 +304,22 @@ def _configured(module: nn.Module, path: Path) -> _Heads | None:
 def _rows_of(role: str, owner: nn.Module) -> Iterator[int]:
     """Yield the output units of the dense children that have this role."""
     for name, child in owner.named_children():
-        if role_of(name) == role and (units := output_units(child)):
+        if role_of(name) == role and (units := _output_units(child)):
             yield units
 
 
-def output_units(layer: nn.Module) -> int | None:
-    """Return the number of output units of a dense layer, also inside an adapter; None for another layer."""
-    layer = getattr(layer, "base_layer", layer)
-    weight = peek(layer, "weight")
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        return None
-    return int(weight.shape[1 if stated(layer, ("nf",)) else 0])
+def _dense_weight(layer: nn.Module) -> Tensor | None:
+    """Return the matrix of a dense layer, also inside an adapter."""
+    weight = peek(getattr(layer, "base_layer", layer), "weight")
+    return weight if isinstance(weight, Tensor) and weight.dim() == 2 else None
+
+
+def _output_units(layer: nn.Module) -> int:
+    """Return the output units of a dense layer, or 0 for another layer."""
+    weight = _dense_weight(layer)
+    if weight is None:
+        return 0
+    return int(weight.shape[1 if stated(getattr(layer, "base_layer", layer), ("nf",)) else 0])
 
 
 def _size_of_norm(owner: nn.Module, role: str) -> int | None:
