@@ -327,9 +327,23 @@ def test_fused_layouts_with_grouped_heads() -> None:
     cross.add_module("to_q", nn.Linear(7, 30))
     assert blocks(cross)["to_kv.weight"] == 6 + 30
     assert blocks(cross)["to_q.weight"] == 6
-    unknown = partition_model(Fused(7, 50, 30)).specs["qkv.weight"]
-    assert unknown.blocks == 50
-    assert "nothing says the heads" in unknown.reason
+    for stated in ({}, {"num_key_value_heads": 4, "head_dim": 5}, {"num_heads": 4, "head_dim": 50}, {"num_heads": 7}):  # fmt: skip
+        unknown = partition_model(Fused(7, 50, 30, **stated)).specs["qkv.weight"]
+        assert unknown.blocks == 50
+        assert "nothing says the heads" in unknown.reason
+    shared = Fused(7, 8, 32, "kv_proj", num_heads=4, head_dim=8)  # one tensor is both keys and values
+    assert blocks(shared)["kv_proj.weight"] == 8
+
+
+def test_low_rank_projections_are_cut_by_row() -> None:
+    model = nn.Module()
+    model.num_heads = 3  # type: ignore[assignment]
+    for name in ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "k_up_proj", "q_down_proj"):
+        model.add_module(name, nn.Linear(7, 12))
+    for name, spec in partition_model(model).specs.items():
+        assert spec.blocks == 12
+        if name.endswith("weight"):
+            assert spec.reason == "low-rank projection of attention: by output unit"
 
 
 @pytest.mark.pitfall("O4")
@@ -507,6 +521,15 @@ def test_transposed_attention_is_cut_along_its_outputs() -> None:
     assert (spec.row_axes, spec.sections, spec.blocks) == ((1,), ((24, 4), (12, 1)), 18)
 
 
+def test_cross_attention_fuses_keys_and_values_alone() -> None:
+    model = nn.Module()
+    model.num_heads = 3  # type: ignore[assignment]
+    model.q_attn, model.c_attn, model.c_proj = Conv1D(12, 12), Conv1D(24, 12), Conv1D(12, 12)
+    found = partition_model(model).specs
+    assert found["q_attn.weight"].sections == ((12, 4),)
+    assert found["c_attn.weight"].sections == ((12, 4), (12, 1))
+
+
 class Experts(nn.Module):
     """Stacked experts with a gated first layer, in either order of storage."""
 
@@ -598,6 +621,35 @@ def test_lora_factors(rank: int) -> None:
         param.grad = torch.ones_like(param) if param.requires_grad else None
     optimizer.step()
     assert optimizer.state_bytes() == partition.state_bytes()
+
+
+@pytest.mark.pitfall("O6")
+def test_lora_factors_in_other_forms() -> None:
+    class Raw(nn.Module):  # the factors are parameters beside the layer
+        def __init__(self, base: nn.Linear) -> None:
+            super().__init__()
+            self.linear = base
+            self.lora_A = nn.Parameter(torch.zeros(3, base.in_features))
+            self.lora_B = nn.Parameter(torch.zeros(base.out_features, 3))
+
+    class Lower(nn.Module):  # the layer's own weight, and factors in lower case
+        def __init__(self, base: nn.Linear) -> None:
+            super().__init__()
+            self.in_dim, self.out_dim = base.in_features, base.out_features
+            self.weight = nn.Parameter(torch.zeros(self.out_dim, self.in_dim))
+            self.lora_a, self.lora_b = nn.Linear(self.in_dim, 3), nn.Linear(3, self.out_dim)
+
+    model = stating(7, 4, 2, 6)
+    model.q_proj, model.k_proj = Raw(model.q_proj), Lower(model.k_proj)  # type: ignore[assignment]
+    found = blocks(model)
+    assert (found["q_proj.lora_A"], found["q_proj.lora_B"], found["q_proj.linear.weight"]) == (3, 4, 4)
+    assert (found["k_proj.lora_a.weight"], found["k_proj.lora_b.weight"], found["k_proj.weight"]) == (3, 2, 2)
+
+
+def test_packed_weights_are_no_projection() -> None:
+    model = stating(7, 4, 2, 6)
+    model.q_proj.weight = nn.Parameter(torch.zeros(83, 1, dtype=torch.uint8), requires_grad=False)
+    assert blocks(model)["q_proj.weight"] == 83
 
 
 def test_lora_of_a_fused_projection_is_cut_like_it() -> None:

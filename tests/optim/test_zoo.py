@@ -6,7 +6,7 @@ Models of transformers and peft are skipped where those packages are not install
 
 import fnmatch
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,6 +20,15 @@ from halfstep.optim.partition import Partition, partition_model
 WIDTH, HIDDEN, TOKENS, LENGTH = 30, 44, 67, 9
 Expected = Mapping[str, int | tuple[tuple[int, int], ...]]
 """Pattern on names to the number of blocks, or to the runs of rows and rows per block."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, which wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def check(partition: Partition, expected: Expected) -> None:

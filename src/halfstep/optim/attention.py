@@ -109,6 +109,11 @@ def role_of(child: str) -> str:
     return "" if (_LOW_RANK | _NO_PROJECTION).intersection(words) else _letters(child)
 
 
+def is_adapter(name: str) -> bool:
+    """Whether an attribute holds a low-rank factor, in the form of peft, torchtune or loralib."""
+    return name.lower() in ("lora_a", "lora_b", "lora_embedding_a", "lora_embedding_b")
+
+
 def stated(source: object, names: tuple[str, ...]) -> int | None:
     """Return the first of these attributes or keys that is a positive whole number."""
     for name in names:
@@ -333,7 +338,9 @@ def _size_of_norm(owner: nn.Module, role: str) -> int | None:
 
 def _without_wrappers(path: Path) -> Path:
     """Cut modules off the end that only wrap one layer, if that leads to a name with a role."""
-    cut = path = path[:-1] if path[-1][0] == "base_layer" else path
+    while len(path) > 2 and (path[-1][0] == "base_layer" or _is_adapted(path[-2][1])):
+        path = path[:-1]
+    cut = path
     while len(cut) > 2 and not role_of(cut[-1][0]):
         wrapper = cut[-2][1]
         filled = [child for child in wrapper.children() if next(child.parameters(), None) is not None]
@@ -341,6 +348,11 @@ def _without_wrappers(path: Path) -> Path:
             return path
         cut = cut[:-1]
     return cut if role_of(cut[-1][0]) else path
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    parts = (*module.named_children(), *module.named_parameters(recurse=False))
+    return any(is_adapter(name) for name, _ in parts)
 
 
 def _words(name: str) -> list[str]:

@@ -13,14 +13,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from halfstep.optim.attention import Layout, Path, ValueRule, peek, projection_layout, stated
+from halfstep.optim.attention import Layout, Path, ValueRule, is_adapter, peek, projection_layout, stated
 from halfstep.optim.blocks import BlockSpec, by_element, by_row, by_sections, by_tensor
 
 NormRule = Literal["tensor", "element"]
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 _EPS = ("eps", "epsilon", "variance_epsilon", "norm_eps")
-_ADAPTERS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_experts")
 _OUTPUTS = ("out_features", "out_channels", "output_size", "output_dim", "out_dim", "nf", *_EXPERTS)
 _INPUTS = ("in_features", "in_channels", "input_size", "input_dim", "in_dim", "nx")
@@ -161,16 +160,16 @@ def series_convolution(site: Site) -> BlockSpec | None:
 
 def adapter(site: Site) -> BlockSpec | None:
     """A low-rank factor (LoRA): A makes `rank` units; B feeds the units of the layer it adapts, and is cut alike."""
-    depth = next((k for k, (name, _) in enumerate(site.path) if name in _ADAPTERS), len(site.path))
+    depth = next((k for k, (name, _) in enumerate(site.path) if is_adapter(name)), len(site.path))
     name = site.own if depth == len(site.path) else site.path[depth][0]
-    if name not in _ADAPTERS:
+    if not is_adapter(name):
         return None
-    if name != "lora_B" or site.param.dim() != 2:
+    if name.lower() != "lora_b" or site.param.dim() != 2:
         return by_row(site.shape, f"low-rank factor {name}: by row")
     layout = projection_layout(site.path[:depth], site.shape[0], name=site.name, value=site.value)
     if layout is None or layout.kind == "tensor":
-        return by_row(site.shape, "low-rank factor lora_B: by output unit")
-    return _by_layout(site, layout, f"low-rank factor lora_B of {layout.reason}")
+        return by_row(site.shape, f"low-rank factor {name}: by output unit")
+    return _by_layout(site, layout, f"low-rank factor {name} of {layout.reason}")
 
 
 def torch_attention(site: Site) -> BlockSpec | None:
@@ -242,6 +241,8 @@ def dense(site: Site) -> BlockSpec | None:
     axis = _output_axis(site)
     if axis is None:
         return None
+    if isinstance(site.module, nn.Linear) and site.shape[0] != site.module.out_features:
+        return by_row(site.shape, "packed dense layer: by row")  # quantised to fewer bits, and frozen
     stored = " stored [in, out]" if axis else ""
     layout = projection_layout(site.path, site.shape[axis], name=site.name, value=site.value)
     if layout is None:
