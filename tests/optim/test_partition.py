@@ -169,6 +169,14 @@ def test_norms_are_known_by_their_kind() -> None:
         by_element = partition_model(layer, norm="element").specs["weight"]
         assert (by_element.kind, by_element.blocks) == ("element", 7)
         assert blocks(layer).get("bias", 7) == 7
+
+    class PerHeadNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(5, 6)), 1e-6
+
+    assert blocks(PerHeadNorm()) == {"weight": 1}
+    assert blocks(PerHeadNorm(), norm="element") == {"weight": 30}
     assert blocks(nn.LayerNorm((3, 5))) == {"weight": 1, "bias": 15}
     assert blocks(nn.LayerNorm((3, 5)), norm="element") == {"weight": 15, "bias": 15}
 
@@ -178,6 +186,7 @@ def test_no_block_spans_two_variables() -> None:
     layer = SeriesConv(3, 4, 5, heads=2)
     assert blocks(layer) == {"weight": 6, "bias": 12}
     assert blocks(SeriesConv(3, 4, 5, heads=None)) == {"weight": 12, "bias": 12}
+    assert partition_model(SeriesConv(3, 6, 5, heads=2)).specs["weight"].sections == ((18, 3),)
     optimizer = AdamMini.for_model(layer)
     layer.weight.grad = torch.zeros_like(layer.weight)
     layer.weight.grad[1] = torch.arange(1.0, 21.0).reshape(4, 5)
@@ -331,6 +340,9 @@ def test_fused_layouts_with_grouped_heads() -> None:
         unknown = partition_model(Fused(7, 50, 30, **stated)).specs["qkv.weight"]
         assert unknown.blocks == 50
         assert "nothing says the heads" in unknown.reason
+    configured = nn.ModuleDict({"attention": Fused(7, 50, 30)})
+    configured.config = {"num_attention_heads": 6, "num_key_value_heads": 2}  # type: ignore[assignment]
+    assert partition_model(configured).specs["attention.qkv.weight"].sections == ((40, 5), (10, 1))
     shared = Fused(7, 8, 32, "kv_proj", num_heads=4, head_dim=8)  # one tensor is both keys and values
     assert blocks(shared)["kv_proj.weight"] == 8
 
