@@ -502,6 +502,8 @@ def test_position_tables_and_tokens_are_cut_along_their_width() -> None:
     assert (found["cls_token"], found["position"], found["skip"]) == (1, 6, 12)
     assert found["relative_position_bias_table"] == 9
     assert not any("not recognised" in spec.reason for spec in partition_model(model).specs.values())
+    model.text_projection = nn.Parameter(torch.zeros(6, 8))  # a weight, and nothing says which way it is stored
+    assert "not recognised" in partition_model(model).specs["text_projection"].reason
 
 
 # ---------------------------------------------------------------- storage, experts, adapters, ties
