@@ -502,7 +502,9 @@ def test_position_tables_and_tokens_are_cut_along_their_width() -> None:
     assert (found["cls_token"], found["position"], found["skip"]) == (1, 6, 12)
     assert found["relative_position_bias_table"] == 9
     assert not any("not recognised" in spec.reason for spec in partition_model(model).specs.values())
-    model.text_projection = nn.Parameter(torch.zeros(6, 8))  # a weight, and nothing says which way it is stored
+    model.text_projection = nn.Parameter(
+        torch.zeros(6, 8)
+    )  # a weight, and nothing says which way it is stored
     assert "not recognised" in partition_model(model).specs["text_projection"].reason
 
 
@@ -573,6 +575,15 @@ def test_stacked_experts_in_both_storage_orders(transposed: bool, stated: str) -
     assert "not recognised" not in str(partition)
 
 
+@pytest.mark.pitfall("O5", "O7")
+def test_square_experts_go_by_their_mark() -> None:
+    for transposed, axes in ((True, (0, 2)), (False, (0, 1))):
+        experts = nn.Module()
+        experts.is_transposed = transposed  # type: ignore[assignment]
+        experts.up, experts.down = (nn.Parameter(torch.zeros(3, 5, 5)) for _ in range(2))
+        assert {spec.row_axes for spec in partition_model(experts).specs.values()} == {axes}
+
+
 @pytest.mark.pitfall("O7")
 def test_stacked_experts() -> None:
     experts = nn.Module()
@@ -596,7 +607,9 @@ def test_routers_and_other_layers_that_state_their_sizes() -> None:
     assert layer((7, 3), in_features=7, out_features=3).row_axes == (1,)
     assert layer((3, 7), in_channels=7, out_channels=3).row_axes == (0,)
     assert layer((5, 5), in_features=5, out_features=5).row_axes == (0,)
-    assert layer((3, 7), num_experts=3).row_axes == (0,)
+    for one_size in ({"num_experts": 3}, {"in_features": 7}):  # only one axis has the size that is stated
+        assert layer((3, 7), **one_size).row_axes == (0,)
+        assert layer((7, 3), **one_size).row_axes == (1,)
     assert layer((2, 7, 3), num_experts=2, input_size=7, output_size=3).row_axes == (0, 2)
     assert layer((4, 3, 2, 2), kernel_size=2).row_axes == (0,)
     assert "not recognised" in layer((3, 7)).reason
@@ -710,6 +723,9 @@ def test_tied_weights_are_one_entry() -> None:
     assert found.adamw_bytes() == 8 * (15 + 9 + 3 + 5)
     by_second_name = partition_model(model, rules=[Rule("head.weight", "tensor")])
     assert by_second_name.specs["embedding.weight"].blocks == 1
+    twice = nn.Module()
+    twice.first = twice.second = nn.Parameter(torch.zeros(3, 2))
+    assert blocks(twice, rules=[Rule("second", "tensor")]) == {"first": 1}
 
 
 def test_parametrized_weights_belong_to_their_layer() -> None:
