@@ -29,7 +29,8 @@ def complaint(capsys: Captured, *argv: str) -> str:
 
 
 @pytest.fixture
-def model_file(tmp_path: Path) -> Path:
+def model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", list(sys.path))  # what is imported from here, is found here only
     path = tmp_path / "nets.py"
     path.write_text(
         "import torch\n"
@@ -40,6 +41,8 @@ def model_file(tmp_path: Path) -> Path:
         "    return torch.nn.Linear(int(torch.ones(width).sum().item()), 2)\n"
         "ready = Net(3)\n"
         "number = 5\n"
+        "def broken():\n"
+        "    raise KeyError('no_such_file')\n"
         "class Broken(torch.nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
@@ -84,6 +87,14 @@ def test_a_module_path_and_its_value_option(capsys: Captured) -> None:
     assert "48x16  head          9" in output(capsys, *argv, "--value", "tensor")
 
 
+def test_a_module_beside_the_working_folder(
+    model_file: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model_file.parent)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    assert "0.weight   7x5 " in output(capsys, "--model", "nets:Net")
+
+
 @pytest.mark.parametrize("name", ["tiny", "default"])
 def test_a_preset(name: str, capsys: Captured) -> None:
     text = output(capsys, "--model", f"preset:{name}")
@@ -120,6 +131,7 @@ def test_a_configuration_of_hugging_face(capsys: Captured) -> None:
         (("--model", "transformers:Qwen3Confg"), "transformers has no Qwen3ConfgConfig. The nearest is Qwen3Config."),
         (("--model", "transformers:Qwen3", "--set", "hiden_size=3"), "Qwen3Config has no hiden_size. The nearest is hidden_size."),
         (("--model", "transformers:CLIP", "--set", "text_config.hiden_size=3"), "CLIPConfig has no text_config.hiden_size. The nearest is hidden_size."),
+        (("--model", "transformers:GenerationConfig"), "GenerationConfig describes no model by itself"),
         (("--model", "transformers:Llama", "--set", "hidden_size=three"), "LlamaConfig cannot be built: "),
         (("--model", "transformers:Llama", "--set", "hidden_size=33"), "LlamaConfig cannot be built: "),
     ]:  # fmt: skip
@@ -135,11 +147,14 @@ def test_without_transformers_the_way_out_is_named(capsys: Captured, monkeypatch
 @pytest.mark.pitfall("U11")
 def test_wrong_input_is_one_line(model_file: Path, capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "faulty.py").write_text("width + 1")
     (tmp_path / "noise.safetensors").write_bytes(b"no weights")
     save_file({"count": torch.zeros(3, dtype=torch.int64)}, tmp_path / "counts.safetensors")
     for argv, message in [
         (["foo"], "--model: 'foo', must be transformers:NAMEConfig"),
         (["nowhere.at.all:Net"], "nowhere.at.all cannot be imported: No module named 'nowhere'"),
+        ([f"{tmp_path}/faulty.py:Net"], "faulty.py cannot be imported: name 'width' is not defined."),
+        ([f"{model_file}:broken"], "broken cannot be built: 'no_such_file'"),
         (["nowhere.py:Net"], f"no file at {Path('nowhere.py').absolute()}"),
         ([f"{model_file}:Nest"], "has no 'Nest'. The nearest is Net."),
         ([f"{model_file}:number"], "5, must be or make a torch module"),

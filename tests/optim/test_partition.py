@@ -721,6 +721,7 @@ def test_tied_weights_are_one_entry() -> None:
     found = partition_model(model)
     assert list(found.specs) == ["embedding.weight", "body.weight", "body.bias", "head.bias"]
     assert found.adamw_bytes() == 8 * (15 + 9 + 3 + 5)
+    assert found.specs["embedding.weight"].reason == "embedding: by token; tied to head.weight"
     by_second_name = partition_model(model, rules=[Rule("head.weight", "tensor")])
     assert by_second_name.specs["embedding.weight"].blocks == 1
     twice = nn.Module()
@@ -761,6 +762,8 @@ def test_rules_that_do_not_fit_are_named() -> None:
         head(0)
     with pytest.raises(ValueError, match="sections: 10 rows cannot be cut into blocks of 4"):
         sections((10, 4))
+    with pytest.raises(ValueError, match="sections: no run of rows"):
+        sections()
     with pytest.raises(TypeError, match="blocks: 'heads', must be 'element', 'row', 'tensor', head"):
         Rule("*", "heads")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="match: 5, must be a pattern on names or a module type"):

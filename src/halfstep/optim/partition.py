@@ -6,7 +6,7 @@ What is not recognised is cut by row and the table says so; no matrix ever falls
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -162,7 +162,8 @@ def partition_model(
             raise ValueError(f"{first.name}: has no shape yet. Run the model once on an example before this.")
         matching = [k for k, rule in enumerate(rules) if any(rule.covers(site) for site in names)]
         unused.difference_update(matching)
-        specs[first.name] = _by_rule(rules[matching[0]], first) if matching else decide(first)
+        spec = _by_rule(rules[matching[0]], first) if matching else decide(first)
+        specs[first.name] = replace(spec, reason=f"{spec.reason}{_ties(names)}")
     if unused:
         some = ", ".join(list(specs)[:3])
         raise ValueError(f"{rules[min(unused)]} matches no parameter. Names look like: {some}.")
@@ -206,6 +207,14 @@ def _by_rule(rule: Rule, site: Site) -> BlockSpec:
     except ValueError:
         default = by_row(site.shape, "contradicting head size")
     return rule.blocks_of(site, default)
+
+
+def _ties(names: Sequence[Site]) -> str:
+    """Return the words that say under which other names a parameter stands."""
+    if len(names) == 1:
+        return ""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f"; tied to {names[1].name}{more}"
 
 
 def _check_options(*, value: str, norm: str) -> None:

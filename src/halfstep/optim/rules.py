@@ -47,8 +47,10 @@ def sections(*runs: Section) -> Sections:
         Sections(runs=((64, 16), (64, 16), (64, 1)))
 
     Raises:
-        ValueError: a run whose rows its blocks do not divide.
+        ValueError: no run, or one whose rows its blocks do not divide.
     """
+    if not runs:
+        raise ValueError("sections: no run of rows, must be one or more (rows, rows per block).")
     for rows, per_block in runs:
         if rows < 1 or per_block < 1 or rows % per_block:
             raise ValueError(f"sections: {rows} rows cannot be cut into blocks of {per_block}.")

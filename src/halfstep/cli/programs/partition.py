@@ -7,6 +7,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def _of_transformers(name: str, settings: Mapping[str, Any]) -> nn.Module:
     config = _called(make, _nested(settings, make))
     tables = [getattr(auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}) for task in _TASKS]
     for table in (*tables, auto.MODEL_MAPPING_NAMES):
-        if config.model_type in table:
+        if getattr(config, "model_type", None) in table:
             model: nn.Module = _on_meta(getattr(transformers, table[config.model_type]), {"config": config})
             return model
     raise ConfigError(f"--model: {name} describes no model by itself; name one that does.")
@@ -157,7 +158,7 @@ def _of_transformers(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 def _nested(settings: Mapping[str, Any], make: Callable[..., Any]) -> dict[str, Any]:
     """Return keyword arguments; ``text_config.hidden_size`` goes into a nested one. Unknown names are refused."""
-    plain = make()
+    plain = _called(make, {})
     arguments: dict[str, Any] = {}
     for name, value in settings.items():
         *outer, last = name.split(".")
@@ -204,18 +205,23 @@ def _of_module(place: str, name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def _imported(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ImportError as error:
-            raise ConfigError(f"--model: {place} cannot be imported: {error}.") from None
-    if not Path(place).is_file():
+    """Import a module by its dotted name, or a file; both find what lies beside them, as under ``python``."""
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
         raise MissingInputError(f"no file at {Path(place).absolute()}. Name a file: path/to/file.py:NAME.")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    beside = str(Path(place).absolute().parent if is_file else Path.cwd())
+    if beside not in sys.path:
+        sys.path.insert(0, beside)
+    try:
+        if not is_file:
+            return importlib.import_module(place)
+        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"--model: {place} cannot be imported: {_first_line(error)}.") from None
     return module
 
 
@@ -226,17 +232,22 @@ def _on_meta(make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return make(**settings)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return _called(make, settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"--model: {make.__name__} cannot be built: {error}") from None
+    except Exception as error:
+        raise _unbuilt(make, error) from None
 
 
 def _called(make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     try:
         return make(**settings)
     except Exception as error:
-        raise ConfigError(f"--model: {make.__name__} cannot be built: {_first_line(error)}") from None
+        raise _unbuilt(make, error) from None
+
+
+def _unbuilt(make: Callable[..., Any], error: Exception) -> ConfigError:
+    name = getattr(make, "__name__", repr(make))
+    return ConfigError(f"--model: {name} cannot be built: {_first_line(error)}")
 
 
 def _of_file(path: Path) -> Partition:
