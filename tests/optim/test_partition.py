@@ -787,6 +787,8 @@ def test_rules_decide_first_match_wins() -> None:
         blocks(stating(6, 2, 2, 3), rules=[Rule("v_proj.weight", "row")], value="tensor")["v_proj.weight"]
         == 6
     )
+    by_expert = [Rule("first_bias", "row")]
+    assert blocks(Experts(3, 5, 7, transposed=False), rules=by_expert)["first_bias"] == 3
     scalar = nn.ParameterDict({"scale": torch.tensor(1.0)})
     for wanted in ("element", "row", "tensor"):
         assert blocks(scalar, rules=[Rule("scale", wanted)]) == {"scale": 1}  # type: ignore[arg-type]
