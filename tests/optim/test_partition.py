@@ -343,8 +343,8 @@ def test_fused_layouts_with_grouped_heads() -> None:
     configured = nn.ModuleDict({"attention": Fused(7, 50, 30)})
     configured.config = {"num_attention_heads": 6, "num_key_value_heads": 2}  # type: ignore[assignment]
     assert partition_model(configured).specs["attention.qkv.weight"].sections == ((40, 5), (10, 1))
-    shared = Fused(7, 8, 32, "kv_proj", num_heads=4, head_dim=8)  # one tensor is both keys and values
-    assert blocks(shared)["kv_proj.weight"] == 8
+    shared = Fused(7, 16, 64, "kv_proj", num_heads=4, head_dim=16)  # one tensor is both keys and values
+    assert blocks(shared)["kv_proj.weight"] == 16
 
 
 def test_low_rank_projections_are_cut_by_row() -> None:
