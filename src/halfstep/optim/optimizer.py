@@ -12,7 +12,15 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from halfstep.optim.blocks import BlockSpec
 from halfstep.optim.launcher import Entry, refuse_sparse
-from halfstep.optim.partition import NormRule, Partition, Rule, ValueRule, partition_model, spec_for_shape
+from halfstep.optim.partition import (
+    NormRule,
+    Partition,
+    Rule,
+    ValueRule,
+    decay_groups,
+    partition_model,
+    spec_for_shape,
+)
 from halfstep.optim.plan import Plan, make_plan
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -89,12 +97,7 @@ class AdamMini(Optimizer):
     ) -> Self:
         """Return an optimizer for a whole model: its partition, and decay for matrices but not for vectors."""
         partition = partition_model(model, rules=tuple(rules), value=value, norm=norm)
-        trained = {name: param for name, param in partition.parameters.items() if param.requires_grad}
-        groups = [
-            {"params": [(n, p) for n, p in trained.items() if p.dim() >= 2], "weight_decay": weight_decay},
-            {"params": [(n, p) for n, p in trained.items() if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        return cls([g for g in groups if g["params"]], lr, betas, eps, weight_decay, partition=partition)
+        return cls(decay_groups(model, weight_decay), lr, betas, eps, weight_decay, partition=partition)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters' blocks are decided here, once."""
