@@ -76,18 +76,22 @@ class AttentionLayer(nn.Module):
         values: Float[Tensor, "#batch kv_head key_token key"],
     ) -> Float[Tensor, "batch token width"]:
         """Return the layer's output for what `enter` returned; keys and values of batch 1 serve the whole batch."""
-        queries = self._by_head(self.q_proj(x))
+        x = self.norm1(x + self.attend(x, keys, values))
+        if self.norm2 is not None:
+            x = self.norm2(x + self._feed_forward(x))
+        return x
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return softmax(q K^T / sqrt(k) + mask) V Wo + bo."""
         a = F.scaled_dot_product_attention(
-            queries,
+            self._by_head(self.q_proj(x)),
             keys.expand(len(x), -1, -1, -1),
             values.expand(len(x), -1, -1, -1),
             is_causal=self.is_causal,
             enable_gqa=self.num_key_value_heads < self.num_heads,
         )
-        x = self.norm1(x + self.o_proj(a.transpose(1, 2).flatten(2)))
-        if self.norm2 is not None:
-            x = self.norm2(x + self._feed_forward(x))
-        return x
+        answer: Tensor = self.o_proj(a.transpose(1, 2).flatten(2))
+        return answer
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ff2(self._act(self.ff1(x)))

@@ -59,7 +59,7 @@ class Normaliser(nn.Module, ABC):
     @abstractmethod
     def moments(
         self, x: Float[Tensor, "*batch time feature"]
-    ) -> tuple[Float[Tensor, "*#batch #time feature"], Float[Tensor, "*#batch #time feature"]]:
+    ) -> tuple[Float[Tensor, "*batch #time feature"], Float[Tensor, "*batch #time feature"]]:
         """Return mean and variance by which each bar of a window is normalised, at least float32."""
 
     def normalise(
@@ -117,7 +117,7 @@ class RevIN(Normaliser):
 
     def moments(
         self, x: Float[Tensor, "*batch time feature"]
-    ) -> tuple[Float[Tensor, "*#batch #time feature"], Float[Tensor, "*#batch #time feature"]]:
+    ) -> tuple[Float[Tensor, "*batch #time feature"], Float[Tensor, "*batch #time feature"]]:
         """Return mean and biased variance over time."""
         x = raised(x)
         mean = x.mean(dim=-2, keepdim=True)
@@ -156,13 +156,13 @@ class RunningNorm(Normaliser):
 
     def moments(
         self, x: Float[Tensor, "*batch time feature"]
-    ) -> tuple[Float[Tensor, "*#batch #time feature"], Float[Tensor, "*#batch #time feature"]]:
+    ) -> tuple[Float[Tensor, "*batch #time feature"], Float[Tensor, "*batch #time feature"]]:
         """Return the running statistics; in training, after they have seen these windows."""
         if self.training:
             self._see(raised(x.detach()).flatten(0, -3))
-        shape = (*(1 for _ in x.shape[:-2]), -1, x.shape[-1])
         # copies, so that a later window changes no statistics that were given out
-        return self.mean.clone().view(shape), self.variance.clone().view(shape)
+        mean, variance = self.mean.clone(), self.variance.clone()
+        return mean.expand(*x.shape[:-2], -1, -1), variance.expand(*x.shape[:-2], -1, -1)
 
     @torch.no_grad()
     def _see(self, windows: Float[Tensor, "sample time feature"]) -> None:
