@@ -141,6 +141,8 @@ def test_wrong_values_are_named(make: Callable[[], object], message: str) -> Non
     ],
 )
 def test_wrong_names_are_listed(config: EncoderConfig | StackConfig, field: str, message: str) -> None:
-    object.__setattr__(config, field, "x")  # the shape checks of the tests refuse it before the constructor can
+    object.__setattr__(
+        config, field, "x"
+    )  # the shape checks of the tests refuse it before the constructor can
     with pytest.raises(ValueError, match=message):
         config.__post_init__()
