@@ -162,7 +162,7 @@ def test_an_encoder_takes_running_statistics(norm: str) -> None:
 
 
 def test_wrong_values_are_named() -> None:
-    with pytest.raises(ValueError, match="floor: -1.0, must be 0 or above"):
+    with pytest.raises(ValueError, match=r"floor: -1\.0, must be 0 or above"):
         RevIN(2, floor=-1.0)
     with pytest.raises(ValueError, match="window: 0, must be at least 1"):
         RunningNorm(2, window=0)

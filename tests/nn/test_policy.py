@@ -127,7 +127,7 @@ def test_a_copy_follows_slowly() -> None:
 def test_wrong_sizes_are_named() -> None:
     with pytest.raises(ValueError, match="action: 5, must be 6"):
         PolicyConfig(action=5)
-    with pytest.raises(ValueError, match="lot_cap: 0.0, must be above 0"):
+    with pytest.raises(ValueError, match=r"lot_cap: 0\.0, must be above 0"):
         PolicyConfig(lot_cap=0.0)
     with pytest.raises(ValueError, match="reward: 0, must be at least 1"):
         CriticConfig(reward=0)
