@@ -21,6 +21,8 @@ from halfstep.training.policy import Contexts, encode_contexts
 from halfstep.training.study import StudyData
 from halfstep.training.windows import EncoderData
 
+torch.set_num_threads(1)  # networks this small lose more to waiting for each other than they gain
+
 TRAIN, VALIDATION, TEST = (630, 900), (900, 1000), (1000, 1100)
 RULES = AccountRules(close_at_end=True)
 

@@ -75,7 +75,8 @@ def windows_at(
 def window_origins(span: tuple[int, int], encoder: Encoder, settled: int) -> Int[Tensor, " origin"]:
     """Return the origins of a span that have a context and whose target ends inside the span."""
     origins = training_origins(span, encoder.config.horizon)
-    return torch.arange(max(origins.start, settled + encoder.first_row), max(origins.stop, 0))
+    start, stop = max(origins.start, settled + encoder.first_row), max(origins.stop, 0)
+    return torch.arange(min(start, stop), stop)
 
 
 def standardised_target(
