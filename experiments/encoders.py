@@ -146,9 +146,14 @@ def naive_table(path: Path) -> str:
     encoder = build_encoder(ModelConfig(), feature_names=data.names, seed=0)
     encoder.norm.reference_std.fill_(0.0)
     errors = naive_errors(encoder, WindowTable(encoder, data, data.validation[1]), data.validation)
-    lines = ["| naive forecast | " + " | ".join(data.names) + " | mean |", "|---|" + "---:|" * (len(data.names) + 1)]
+    lines = [
+        "| naive forecast | " + " | ".join(data.names) + " | mean |",
+        "|---|" + "---:|" * (len(data.names) + 1),
+    ]
     rows = [*zip(NAIVE, errors, strict=True), ("best per feature", errors.min(dim=0).values)]
-    lines += [f"| {name} | " + " | ".join(f"{e:.2f}" for e in row) + f" | {row.mean():.3f} |" for name, row in rows]
+    lines += [
+        f"| {name} | " + " | ".join(f"{e:.2f}" for e in row) + f" | {row.mean():.3f} |" for name, row in rows
+    ]
     return "\n".join(lines)
 
 
