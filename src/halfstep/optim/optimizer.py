@@ -1,17 +1,21 @@
 """`AdamMini`: used as ``torch.optim.AdamW``, with half its state."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch._C._autograd import _profiler_enabled
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from halfstep.optim.blocks import BlockSpec
+from halfstep.optim.launcher import Entry, refuse_sparse
 from halfstep.optim.partition import NormRule, Partition, Rule, ValueRule, partition_model, spec_for_shape
-from halfstep.optim.reference import update
+from halfstep.optim.plan import Plan, make_plan
 
-_STATE = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class AdamMini(Optimizer):
@@ -28,9 +32,12 @@ class AdamMini(Optimizer):
         partition: of the model whose parameters these are; without one, matrices are cut by row and vectors by
             element.
         maximize: move along the gradient instead of against it.
+        capturable: keep step counts and all arithmetic on the parameters' device, for CUDA graphs.
+        fused: True insists on compiled kernels (CPU, numba), False on plain torch, None takes the faster that is there.
 
     Raises:
         ValueError: a value out of range, a partition of another model, or a complex parameter.
+        RuntimeError: ``fused=True`` where no kernel can step a parameter; a sparse gradient.
 
     Example:
         >>> model = torch.nn.Linear(4, 2)
@@ -40,6 +47,8 @@ class AdamMini(Optimizer):
         >>> optimizer.state_bytes()  # (8 + 2) + (2 + 2) numbers of 4 bytes, and two step counts
         64
     """
+
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to `step`
 
     def __init__(
         self,
@@ -51,10 +60,17 @@ class AdamMini(Optimizer):
         *,
         partition: Partition | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         self._partition = partition
         self._specs: list[list[BlockSpec]] = []
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        self._plan: Plan | None = None
+        self._clip_factor: float | Tensor = 1.0
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
+            "capturable": capturable, "fused": fused,
+        }  # fmt: skip
         _check(defaults)
         super().__init__(params, defaults)
 
@@ -86,8 +102,7 @@ class AdamMini(Optimizer):
         group = self.param_groups[-1]
         try:
             _check(group)
-            names = group.get("param_names", [f"parameter {k}" for k in range(len(group["params"]))])
-            for name, param in zip(names, group["params"], strict=True):
+            for name, param in zip(_names(group), group["params"], strict=True):
                 _refuse_complex(name, param)
             specs = [
                 spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
@@ -97,31 +112,87 @@ class AdamMini(Optimizer):
             self.param_groups.pop()
             raise
         self._specs.append(specs)
+        self._plan = None
 
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient; a parameter without one is left as it is.
 
         Args:
             closure: re-evaluates the model and returns the loss.
         """
+        if torch.compiler.is_compiling():
+            outside: float | None = _step_outside_the_graph(self, closure)
+            return outside
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or _profiler_enabled()
+        ):
+            watched: float | None = _step_with_hooks(self, closure)
+            return watched
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap every call, watched or not: a tenth of a small step
+
+    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, specs in zip(self.param_groups, self._specs, strict=True):
-            for index, (param, spec) in enumerate(zip(group["params"], specs, strict=True)):
-                if param.grad is not None:
-                    self._update(param, spec, group, index)
+        scale, self._clip_factor = self._clip_factor, 1.0
+        found_inf = getattr(self, "found_inf", None)  # set by GradScaler
+        if found_inf is not None and float(found_inf) != 0:
+            return loss
+        grad_scale = getattr(self, "grad_scale", None)
+        if grad_scale is not None:
+            scale = scale / float(grad_scale)
+        self._current_plan().step(scale)
         return loss
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float, *, error_if_nonfinite: bool = False) -> Tensor:
+        """Return the global norm of all gradients, and make the next `step` scale them to at most ``max_norm``.
+
+        The factor min(1, max_norm / (norm + 1e-6)) is that of ``torch.nn.utils.clip_grad_norm_``, but the gradients are
+        not written: the step applies the factor while it reads them. `zero_grad` forgets it.
+
+        Raises:
+            RuntimeError: the norm is not finite and ``error_if_nonfinite`` is set.
+            ValueError: ``max_norm`` is negative.
+        """
+        if not max_norm >= 0:
+            raise ValueError(f"max_norm: {max_norm}, must be 0 or more.")
+        total = self._current_plan().square_sum()
+        if isinstance(total, Tensor) and total.device.type != "cpu":  # keep it there: no wait for the device
+            norm = total.sqrt().float()
+            self._clip_factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        else:
+            root = math.sqrt(total)
+            factor = max_norm / (root + 1e-6)
+            self._clip_factor = 1.0 if factor > 1.0 else factor  # NaN stays
+            norm = torch.tensor(root, dtype=torch.float32)
+        if error_if_nonfinite and not bool(norm.isfinite()):
+            self._clip_factor = 1.0
+            raise RuntimeError(
+                f"the norm of the gradients is {norm.item()}; found_nonfinite() names the parameters: "
+                f"{', '.join(self.found_nonfinite())}."
+            )
+        return norm
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients, and the factor that `clip_grad_norm_` found for them."""
+        self._clip_factor = 1.0
+        super().zero_grad(set_to_none)
 
     def state_bytes(self) -> int:
         """Return the bytes of optimizer state that are allocated: distinct storages, step counts left out."""
-        tensors = [state[key] for state in self.state.values() for key in _STATE[1:] if key in state]
+        tensors = [state[key] for state in self.state.values() for key in _MOMENTS if key in state]
         storages = {
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()
         }
@@ -130,11 +201,8 @@ class AdamMini(Optimizer):
     def found_nonfinite(self) -> list[str]:
         """Return the names (or positions) of parameters that hold NaN or infinity in weight or gradient."""
         found = []
-        for number, group in enumerate(self.param_groups):
-            names = group.get(
-                "param_names", [f"group {number} parameter {k}" for k in range(len(group["params"]))]
-            )
-            for name, param in zip(names, group["params"], strict=True):
+        for group in self.param_groups:
+            for name, param in zip(_names(group), group["params"], strict=True):
                 tensors = [param.detach()] if param.grad is None else [param.detach(), param.grad]
                 if not all(bool(t.isfinite().all()) for t in tensors):
                     found.append(name)
@@ -149,6 +217,7 @@ class AdamMini(Optimizer):
             ValueError: a second moment of neither layout; the message names both shapes.
         """
         super().load_state_dict(state_dict)
+        group_of = {param: group for group in self.param_groups for param in group["params"]}
         saved = dict(enumerate(p for group in state_dict["param_groups"] for p in group["params"]))
         ours = [
             (p, s)
@@ -169,42 +238,64 @@ class AdamMini(Optimizer):
                     )
                 inside = [axis for axis in range(second.dim()) if axis not in spec.row_axes]
                 second = spec.block_mean(second.mean(inside, keepdim=True) if inside else second)
-            self.state[param] = {
-                "step": torch.as_tensor(entry["step"], dtype=torch.float32).clone(),
-                "exp_avg": entry["exp_avg"].to(param.device, wide, copy=True),
-                "exp_avg_sq": second.clone(),
-            }
+            state = _fresh_state(param, spec, on_device=group_of[param]["capturable"])
+            state["step"].copy_(torch.as_tensor(entry["step"]))
+            state["exp_avg"].copy_(entry["exp_avg"])
+            state["exp_avg_sq"].copy_(second)
+            self.state[param] = state
+        self._plan = None
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return state | {"_specs": self._specs, "_partition": None}
+        return state | {"_specs": self._specs, "_partition": self._partition}
 
-    def _update(self, param: Tensor, spec: BlockSpec, group: dict[str, Any], index: int) -> None:
-        grad = param.grad
-        assert grad is not None
-        if grad.is_sparse:
-            name = group.get("param_names", {index: f"parameter {index}"})[index]
-            raise RuntimeError(f"{name}: a sparse gradient. Use nn.Embedding(..., sparse=False) for it.")
-        state = self.state[param]
-        if not state:
-            wide = torch.promote_types(param.dtype, torch.float32)
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(param, dtype=wide)
-            state["exp_avg_sq"] = torch.zeros(spec.state_shape, dtype=wide, device=param.device)
-        state["step"] += 1
-        update(
-            param,
-            -grad if group["maximize"] else grad,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            spec,
-            step=state["step"].item(),
-            lr=float(group["lr"]),
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-        )
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan, self._clip_factor = None, 1.0
+        for group in self.param_groups:
+            group.setdefault("maximize", False)
+            group.setdefault("capturable", False)
+            group.setdefault("fused", None)
+
+    def _current_plan(self) -> Plan:
+        """Return the plan, made anew if anything it rests on has changed."""
+        if self._plan is None or not self._plan.is_current(self.state):
+            self._plan = self._make_plan()
+        return self._plan
+
+    @torch.no_grad()
+    def _make_plan(self) -> Plan:
+        entries: list[Entry] = []
+        waiting: list[Tensor] = []
+        for group, specs in zip(self.param_groups, self._specs, strict=True):
+            for name, param, spec in zip(_names(group), group["params"], specs, strict=True):
+                if not self.state.get(param):
+                    if param.grad is None:
+                        waiting.append(param)
+                        continue
+                    refuse_sparse(name, param.grad)
+                    self.state[param] = _fresh_state(param, spec, on_device=group["capturable"])
+                entries.append(Entry(name, param, spec, group, self.state[param]))
+        return make_plan(entries, waiting, self.state)
+
+
+_step_with_hooks: Any = Optimizer.profile_hook_step(AdamMini._step)
+_step_outside_the_graph: Any = torch._disable_dynamo(AdamMini.step)  # type: ignore[attr-defined]  # compiled kernels
+
+
+def _names(group: dict[str, Any]) -> list[str]:
+    """Return the names of a group's parameters, or their positions."""
+    names: list[str] = group.get("param_names", [f"parameter {k}" for k in range(len(group["params"]))])
+    return names
+
+
+def _fresh_state(param: Tensor, spec: BlockSpec, *, on_device: bool) -> dict[str, Tensor]:
+    wide = torch.promote_types(param.dtype, torch.float32)
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=param.device if on_device else "cpu"),
+        "exp_avg": torch.zeros_like(param, dtype=wide, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros(spec.state_shape, dtype=wide, device=param.device),
+    }
 
 
 def _refuse_complex(name: str, param: Tensor) -> None:

@@ -12,6 +12,7 @@ Arithmetic is in float32, or float64 for float64 parameters, whatever the parame
 
 import math
 
+import torch
 from torch import Tensor
 
 from halfstep.optim.blocks import BlockSpec
@@ -24,12 +25,13 @@ def update(
     exp_avg_sq: Tensor,
     spec: BlockSpec,
     *,
-    step: float,
-    lr: float,
+    step: float | Tensor,
+    lr: float | Tensor,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
+    scale: float | Tensor = 1.0,
 ) -> None:
     """Change a parameter and its state in place by one step.
 
@@ -37,16 +39,28 @@ def update(
         param, grad: of ``spec.shape``, any floating dtype.
         exp_avg: ``spec.shape``, float32 or float64.
         exp_avg_sq: ``spec.state_shape``, float32 or float64.
-        step: this step's number, from 1.
+        step: this step's number, from 1; a tensor keeps all arithmetic on the device.
+        scale: factor on the gradient: clipping, unscaling, -1 to maximize.
     """
+    mean_square = spec.mean_square(grad)
+    if not isinstance(scale, float) or scale != 1.0:
+        mean_square.mul_(scale**2)
+        grad = grad.to(exp_avg.dtype) * scale
     exp_avg.lerp_(grad.to(exp_avg.dtype), 1 - beta1)
-    exp_avg_sq.mul_(beta2).add_(spec.mean_square(grad), alpha=1 - beta2)
-    denominator = exp_avg_sq.sqrt().div_(math.sqrt(1 - beta2**step)).add_(eps)
-    step_size = lr / (1 - beta1**step)
+    exp_avg_sq.mul_(beta2).add_(mean_square, alpha=1 - beta2)
+    root = (1 - beta2**step) ** 0.5
+    # the step size goes into the denominator, which has one number per block: no temporary of the parameter's size
+    denominator = exp_avg_sq.sqrt().div_(root).add_(eps).mul_(_ratio(1 - beta1**step, lr))
     if param.dtype == exp_avg.dtype:
         if weight_decay:
             param.mul_(1 - lr * weight_decay)
-        param.addcdiv_(exp_avg, denominator, value=-step_size)
+        param.addcdiv_(exp_avg, denominator, value=-1)
     else:
         wide = param.to(exp_avg.dtype).mul_(1 - lr * weight_decay)
-        param.copy_(wide.addcdiv_(exp_avg, denominator, value=-step_size))
+        param.copy_(wide.addcdiv_(exp_avg, denominator, value=-1))
+
+
+def _ratio(correction: float | Tensor, lr: float | Tensor) -> float | Tensor:
+    if isinstance(correction, Tensor) or isinstance(lr, Tensor):
+        return torch.as_tensor(correction) / lr
+    return correction / lr if lr else math.inf

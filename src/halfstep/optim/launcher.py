@@ -1,0 +1,268 @@
+"""The fast path of a step on the CPU: all tensors of one dtype in one launch of a compiled kernel.
+
+What can be known in advance (addresses of weights and moments, blocks, tasks) is put into tables once. A step looks
+only at what may have changed: gradients, hyper-parameters, the number of threads.
+"""
+
+import importlib
+import importlib.util
+import itertools
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfstep.optim.blocks import BlockSpec
+from halfstep.optim.table import TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
+
+SERIAL_ELEMENTS = 2**14  # below this a second thread costs more than it saves
+STORAGE = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.bfloat16: np.int16,
+    torch.float16: np.uint16,
+}
+"""How compiled code sees each dtype; see `halfstep.optim.kernels.storage`."""
+
+_moments = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
+_one_at_a_time = threading.Lock()  # numba's simplest threading layer allows one parallel region in a process
+
+
+@dataclass(slots=True)
+class _Process:
+    """What a forked child must know: the threads of its parent's pool do not exist there."""
+
+    has_pool: bool = False
+    lost_pool: bool = False
+
+    def forked(self) -> None:
+        self.lost_pool = self.has_pool
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.forked)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One parameter of an optimizer.
+
+    Attributes:
+        name: of the parameter, for messages.
+        param: the weight.
+        spec: its blocks.
+        group: its group of hyper-parameters, as the optimizer holds it.
+        state: its state, as the optimizer holds it.
+    """
+
+    name: str
+    param: Tensor
+    spec: BlockSpec
+    group: dict[str, Any]
+    state: dict[str, Any]
+
+
+@cache
+def has_numba() -> bool:
+    """Return whether the compiled kernels can be had; says once what is lost without them."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    warnings.warn(
+        "numba is absent: AdamMini steps in plain torch, several times slower. pip install numba",
+        stacklevel=2,
+    )
+    return False
+
+
+@cache
+def _kernels() -> ModuleType:
+    """Import the compiled kernels, on first use: they take a moment."""
+    return importlib.import_module("halfstep.optim.kernels.cpu")
+
+
+def refuse_sparse(name: str, grad: Tensor) -> None:
+    """Raise the error of a sparse gradient."""
+    if grad.layout is not torch.strided:
+        raise RuntimeError(f"{name}: a sparse gradient. Use nn.Embedding(..., sparse=False) for it.")
+
+
+def fits_kernel(entry: Entry) -> bool:
+    """Return whether a parameter and its state can be stepped by a compiled kernel."""
+    if not segments_for(entry.param, entry.spec):
+        return False
+    first, second, step = _moments(entry.state)
+    wide = torch.promote_types(entry.param.dtype, torch.float32)
+    return (
+        all(tensor.device.type == "cpu" for tensor in (first, second, step))
+        and (first.dtype, second.dtype, step.dtype) == (wide, wide, torch.float32)
+        and (first.shape, first.stride()) == (entry.param.shape, entry.param.stride())
+        and second.shape == entry.spec.state_shape
+        and second.is_contiguous()
+    )
+
+
+def segments_for(param: Tensor, spec: BlockSpec) -> list[Segment] | None:
+    """Return a parameter's segments, none of an empty one, or None where it must be updated by plain torch."""
+    if param.device.type != "cpu" or param.dtype not in STORAGE or param.layout is not torch.strided:
+        return None
+    if type(param) not in (Tensor, torch.nn.Parameter):
+        return None
+    if getattr(param, "grad_dtype", param.dtype) not in (param.dtype, None):
+        return None
+    order = memory_order(param)
+    return None if order is None else segments_of(spec, order)
+
+
+class Launcher:
+    """Steps parameters of one dtype together.
+
+    Args:
+        entries: parameters with a state, all of one dtype, each of which `fits_kernel`.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.params = [entry.param for entry in entries]
+        self._names = [entry.name for entry in entries]
+        self._states = [entry.state for entry in entries]
+        self._held = [_moments(state) for state in self._states]
+        self._weights = [param.data_ptr() for param in self.params]
+        self._is_dense = [param.is_contiguous() for param in self.params]
+        self._sizes = [param.numel() for param in self.params]
+        self._gradients: list[int] = []
+        self._groups = list(_runs(entry.group for entry in entries))
+        self._hyper: list[Any] = []
+        dtype = self.params[0].dtype
+        self._token = np.empty(0, STORAGE[dtype])
+        self._wide = np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
+        self._tensors = np.zeros(len(entries), TENSOR_RECORD)
+        self._tensors["param"] = self._weights
+        for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
+            self._tensors[key] = [moments[number].data_ptr() for moments in self._held]
+        self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
+        self._elements = int(self._layout.weights.sum())
+        self._totals = np.zeros(len(self._layout.tasks))
+        self._header = np.zeros(_kernels().HEADER, np.int64)
+        self._threads = 0
+
+    def is_current(self) -> bool:
+        """Return whether weights and moments are still the tensors of the tables."""
+        return [param.data_ptr() for param in self.params] == self._weights and all(
+            now[0] is held[0] and now[1] is held[1] and now[2] is held[2]
+            for now, held in zip(map(_moments, self._states), self._held, strict=True)
+        )
+
+    def step(self, scale: float) -> None:
+        """Update all parameters that have a gradient; ``scale`` is a factor on the gradients."""
+        held = self._find_gradients()
+        self._find_hyper()
+        kernels = _kernels()
+        self._launch(kernels.step_serial, kernels.step_parallel, scale, self._token, self._wide)
+        torch.autograd.graph.increment_version(self.params)
+        del held
+
+    def square_sum(self) -> float:
+        """Return the sum of the squares of all gradients."""
+        held = self._find_gradients()
+        kernels = _kernels()
+        total: float = self._launch(kernels.square_sum_serial, kernels.square_sum_parallel, self._token)
+        del held
+        return total
+
+    def _launch(self, serial: Callable[..., Any], parallel: Callable[..., Any], *arguments: Any) -> Any:
+        threads = 1 if self._elements < SERIAL_ELEMENTS or _process.lost_pool else torch.get_num_threads()
+        if threads != self._threads:
+            self._share_out(threads)
+        if threads == 1:
+            return serial(self._header, *arguments)
+        numba = importlib.import_module("numba")
+        with _one_at_a_time:
+            _process.has_pool = True
+            before = numba.get_num_threads()
+            wanted = min(threads, numba.config.NUMBA_NUM_THREADS)
+            if wanted == before:
+                return parallel(self._header, *arguments)
+            numba.set_num_threads(wanted)
+            try:
+                return parallel(self._header, *arguments)
+            finally:
+                numba.set_num_threads(before)
+
+    def _share_out(self, threads: int) -> None:
+        """Give every thread its tasks and scratch memory, and write down where the tables are."""
+        self._threads = threads
+        layout = self._layout
+        self._lanes = layout.lanes(threads)
+        self._scratch = np.zeros((threads, 3, layout.widest), self._wide.dtype)
+        tables = (self._tensors, layout.segments, layout.tasks, layout.pieces, layout.wholes)
+        places = [number for table in tables for number in (table.ctypes.data, len(table))]
+        self._header[:] = [
+            *places, self._totals.ctypes.data, self._lanes.ctypes.data, threads,
+            self._scratch.ctypes.data, layout.widest,
+        ]  # fmt: skip
+
+    def _find_gradients(self) -> list[Tensor]:
+        """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
+        grads = [param.grad for param in self.params]
+        try:
+            addresses = [0 if grad is None else grad.data_ptr() for grad in grads]
+        except RuntimeError:  # a gradient without memory of its own
+            for name, grad in zip(self._names, grads, strict=True):
+                if grad is not None:
+                    refuse_sparse(name, grad)
+            raise
+        sizes = [
+            size if grad is None else grad.numel() for grad, size in zip(grads, self._sizes, strict=True)
+        ]
+        if sizes != self._sizes:  # nothing may be read beyond the end of a gradient
+            self._refuse_sizes(sizes)
+        held: list[Tensor] = []
+        dense = [grad is None or grad.is_contiguous() for grad in grads]
+        if dense != self._is_dense:
+            for row, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
+                if grad is not None and grad.stride() != param.stride():
+                    held.append(torch.empty_like(param).copy_(grad))
+                    addresses[row] = held[-1].data_ptr()
+        if addresses != self._gradients:
+            self._tensors["grad"] = addresses
+            self._gradients = addresses
+        return held
+
+    def _refuse_sizes(self, sizes: list[int]) -> None:
+        number = next(k for k, size in enumerate(sizes) if size != self._sizes[k])
+        raise RuntimeError(
+            f"{self._names[number]}: a gradient of {sizes[number]} elements, and a state made for {self._sizes[number]}. "
+            "Make a new optimizer after changing a parameter's shape."
+        )
+
+    def _find_hyper(self) -> None:
+        """Put the hyper-parameters into the table where any has changed."""
+        now = [
+            (float(group["lr"]), *group["betas"], group["eps"], group["weight_decay"], group["maximize"])
+            for group, _ in self._groups
+        ]
+        if now == self._hyper:
+            return
+        self._hyper = now
+        for (lr, beta1, beta2, eps, decay, maximize), (_, rows) in zip(now, self._groups, strict=True):
+            tensors = self._tensors[rows]
+            tensors["lr"], tensors["beta1"], tensors["beta2"] = lr, beta1, beta2
+            tensors["eps"], tensors["weight_decay"], tensors["sign"] = eps, decay, -1.0 if maximize else 1.0
+
+
+def _runs(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], slice]]:
+    """Yield each group and the rows of its parameters, which follow one another."""
+    start = 0
+    for _, run in itertools.groupby(groups, key=id):
+        members = list(run)
+        yield members[0], slice(start, start + len(members))
+        start += len(members)

@@ -1,0 +1,107 @@
+"""Who steps which parameter, decided once and kept until something it rests on changes."""
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from halfstep.optim.kernels.reference import update
+from halfstep.optim.launcher import Entry, Launcher, fits_kernel, has_numba, refuse_sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parameters of an optimizer by the way they are stepped.
+
+    Attributes:
+        launchers: those of compiled kernels, a launcher per dtype.
+        plain: those of plain torch, one by one.
+        waiting: those that never had a gradient, and have no state.
+        states: the optimizer's own states, by parameter, and what they were.
+    """
+
+    launchers: list[Launcher]
+    plain: list[Entry]
+    waiting: list[Tensor]
+    states: dict[Tensor, Any]
+    known: list[Any]
+
+    def is_current(self, states: dict[Tensor, Any]) -> bool:
+        """Return whether the plan still describes an optimizer with these states."""
+        return (
+            states is self.states
+            and len(states) == len(self.known)
+            and all(map(operator.is_, states.values(), self.known))
+            and all(launcher.is_current() for launcher in self.launchers)
+            and all(param.grad is None for param in self.waiting)
+        )
+
+    def step(self, scale: float | Tensor) -> None:
+        """Update every parameter that has a gradient; ``scale`` is a factor on the gradients."""
+        for launcher in self.launchers:
+            launcher.step(float(scale))
+        if self.plain:
+            _step_plain(self.plain, scale)
+
+    def square_sum(self) -> float | Tensor:
+        """Return the sum of the squares of all gradients."""
+        total: float | Tensor = sum(launcher.square_sum() for launcher in self.launchers)
+        for entry in self.plain:
+            if entry.param.grad is not None:
+                refuse_sparse(entry.name, entry.param.grad)
+                wide = torch.promote_types(entry.param.dtype, torch.float32)
+                total = total + torch.linalg.vector_norm(entry.param.grad, dtype=wide).double().square()
+        return total
+
+
+def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tensor, Any]) -> Plan:
+    """Decide who steps which parameter.
+
+    Raises:
+        RuntimeError: a group insists on compiled kernels, and there is none for one of its parameters.
+    """
+    fast: dict[torch.dtype, list[Entry]] = {}
+    plain: list[Entry] = []
+    for entry in entries:
+        group, param = entry.group, entry.param
+        if group["fused"] is not False and not group["capturable"] and has_numba() and fits_kernel(entry):
+            fast.setdefault(param.dtype, []).append(entry)
+        elif group["fused"] and param.numel():
+            raise RuntimeError(
+                f"{entry.name}: fused=True, but no compiled kernel steps a {param.dtype} tensor of shape "
+                f"{tuple(param.shape)} and strides {param.stride()} on {param.device}"
+                + (" with capturable=True" if group["capturable"] else "")
+                + ". Use fused=None, which takes plain torch for it."
+            )
+        else:
+            plain.append(entry)
+    launchers = [Launcher(same_dtype) for same_dtype in fast.values()]
+    return Plan(launchers, plain, waiting, states, list(states.values()))
+
+
+@torch.no_grad()
+def _step_plain(entries: Iterable[Entry], scale: float | Tensor) -> None:
+    for entry in entries:
+        grad, group, state = entry.param.grad, entry.group, entry.state
+        if grad is None:
+            continue
+        refuse_sparse(entry.name, grad)
+        state["step"] += 1
+        on_device = group["capturable"]
+        update(
+            entry.param,
+            grad,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            entry.spec,
+            step=state["step"] if on_device else state["step"].item(),
+            lr=group["lr"] if on_device else float(group["lr"]),
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            scale=-scale if group["maximize"] else scale,
+        )
