@@ -1,16 +1,17 @@
 """Attention over the bars of a window: the fused kernel against the formula written out, and sharing of keys.
 
-Usage: python benchmarks/bench_attention.py [--rounds 20] [--threads 1] [--json]
+Usage: python benchmarks/bench_attention.py [--rounds 20] [--threads 1] [--json] [--out FILE]
 """
 
 import math
+import statistics
 
 import torch
 from torch import Tensor
 
 from halfstep.nn.attention import AttentionLayer, AttentionStack
 from halfstep.nn.config import StackConfig
-from nn_rounds import arguments, measure, report
+from measure import arguments, interleaved, machine, report
 
 
 def written_out(layer: AttentionLayer, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -25,37 +26,51 @@ def written_out(layer: AttentionLayer, x: Tensor, keys: Tensor, values: Tensor) 
     return result
 
 
+SHARING = {
+    "4 key heads": {"kv_heads": 4},
+    "2 key heads": {"kv_heads": 2},
+    "1 key head": {"kv_heads": 1},
+    "2 key heads, shared by both layers": {"kv_heads": 2, "layers_per_kv": 2},
+}
+
+
+def seconds_of(bars: int, rounds: int) -> dict[str, float]:
+    """Return the median seconds of a forward and backward pass of 32 windows."""
+    x = torch.randn(32, bars, 32, generator=torch.Generator().manual_seed(0))
+    stacks = {
+        name: AttentionStack(StackConfig(width=32, layers=2, heads=4, head_dim=16, mask="causal", **changes))
+        for name, changes in SHARING.items()
+    }
+    layer = AttentionStack(StackConfig(width=32, layers=1, heads=4, kv_heads=2, head_dim=16, mask="causal"))[
+        0
+    ]
+    works = {f"2 layers, {name}": lambda s=stack: s(x).sum().backward() for name, stack in stacks.items()}
+    works |= {
+        "attention alone, fused": lambda: layer.attend(x, *layer.keys_and_values(x)).sum().backward(),
+        "attention alone, written out": lambda: (
+            written_out(layer, x, *layer.keys_and_values(x)).sum().backward()
+        ),
+    }
+    return {name: statistics.median(values) for name, values in interleaved(works, rounds=rounds).items()}
+
+
 def main() -> None:
-    """Time one forward and backward pass of 32 windows, for windows of 120 and 960 bars."""
-    given = arguments(__doc__ or "")
-    for bars in (120, 960):
-        x = torch.randn(32, bars, 32, generator=torch.Generator().manual_seed(0))
-        work = {}
-        for name, changes in {
-            "4 heads, 4 key heads": {"kv_heads": 4}, "4 heads, 2 key heads": {"kv_heads": 2},
-            "4 heads, 1 key head": {"kv_heads": 1}, "4 heads, 2 key heads, shared by 2 layers": {"kv_heads": 2, "layers_per_kv": 2},
-        }.items():  # fmt: skip
-            sizes = {"width": 32, "layers": 2, "heads": 4, "head_dim": 16, "mask": "causal"} | changes
-            stack = AttentionStack(StackConfig(**sizes))
-            work[f"2 layers, {name}"] = lambda s=stack: s(x).sum().backward()
-        layer = AttentionStack(
-            StackConfig(width=32, layers=1, heads=4, kv_heads=2, head_dim=16, mask="causal")
-        )[0]
-        work["attention alone, fused"] = lambda f=layer: f.attend(x, *f.keys_and_values(x)).sum().backward()
-        work["attention alone, written out"] = lambda f=layer: (
-            written_out(f, x, *f.keys_and_values(x)).sum().backward()
-        )
-        seconds = measure(work, given.rounds)
-        base = seconds["2 layers, 4 heads, 4 key heads"]
-        fused = seconds["attention alone, fused"]
-        lines = {
-            name: {
-                "ms": f"{1e3 * s:.1f}", "ratio": f"{s / (fused if 'alone' in name else base):.2f}",
-                "windows/s": f"{32 / s:,.0f}",
-            }
+    """Time windows of 120 and of 960 bars."""
+    parser = arguments("Attention over the bars of a window.", rounds=10)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    found = {bars: seconds_of(bars, given.rounds) for bars in (120, 960)}
+    lines = [
+        "", "| bars | 32 windows, width 32, 4 heads, forward and backward | ms | ratio | windows/s |", "|---:|---|---:|---:|---:|",
+    ]  # fmt: skip
+    for bars, seconds in found.items():
+        base, fused = seconds["2 layers, 4 key heads"], seconds["attention alone, fused"]
+        lines += [
+            f"| {bars} | {name} | {1e3 * s:.1f} | {s / (fused if 'alone' in name else base):.2f} | {32 / s:,.0f} |"
             for name, s in seconds.items()
-        }  # fmt: skip
-        report(f"Attention, forward and backward, 32 windows of {bars} bars, width 32", lines, given)
+        ]
+    report({"machine": machine(), "seconds": found}, lines, as_json=given.json, out=given.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The encoders: training samples and encoded bars per second.
 
-Usage: python benchmarks/bench_tpm.py [--rounds 20] [--threads 1] [--json]
+Usage: python benchmarks/bench_tpm.py [--rounds 20] [--threads 1] [--json] [--out FILE]
 """
 
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,7 @@ from halfstep.nn.config import (
 from halfstep.nn.encoder import Encoder
 from halfstep.nn.loss import fredf_loss
 from halfstep.nn.presets import preset
-from nn_rounds import arguments, measure, report
+from measure import arguments, interleaved, machine, report
 
 NAMES = ("gap", "body", "upper", "lower", "relative_volume", "rsi", "cci", "atr", "macd")
 YEAR = 6_200
@@ -59,30 +60,35 @@ def step_of(encoder: Encoder, x: Tensor, y: Tensor) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Time a training step, and the table of a year of hours (a tenth of it where one step follows another)."""
-    given = arguments(__doc__ or "")
+    """Time a training step, and the table of a year of hours (of a tenth of it where one step follows another)."""
+    parser = arguments("Encoders: training samples and encoded bars per second.", rounds=20)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(128, 120, 9, generator=generator), torch.randn(128, 24, 9, generator=generator)
     table = torch.randn(YEAR + 400, 9, generator=generator)
-    steps, tables, counts = {}, {}, {}
+    steps, tables, bars = {}, {}, {}
     for name, config in KINDS.items():
         encoder = build_encoder(ModelConfig(encoder=config), feature_names=NAMES, seed=0)
         encoder.norm.reference_std.fill_(1.0)
         steps[name] = step_of(encoder, x, y)
-        bars = YEAR if "Stateful" not in name else YEAR // 10
         first = encoder.first_row
-        counts[name] = bars if "Stateful" not in name else bars + first - 119
-        tables[name] = lambda e=encoder, f=first, n=bars: e.encode_table(table, f, f + n)
-    training, encoding = measure(steps, given.rounds), measure(tables, max(3, given.rounds // 4), warm=1)
-    lines = {
-        name: {
-            "training step, ms": f"{1e3 * training[name]:.1f}", "training samples/s": f"{128 / training[name]:,.0f}",
-            "encoded bars/s": f"{counts[name] / encoding[name]:,.0f}",
-            f"s for {YEAR:,} bars": f"{YEAR * encoding[name] / counts[name]:.2f}",
-        }
-        for name in KINDS
-    }  # fmt: skip
-    report("Encoders, windows of 120 bars x 9 features, batch 128", lines, given)
+        last = first + (YEAR // 10 if "Stateful" in name else YEAR)
+        bars[name] = last - 119  # a recurrent encoder passes over the burn-in, too
+        tables[name] = lambda e=encoder, a=first, b=last: e.encode_table(table, a, b)
+    training = interleaved(steps, rounds=given.rounds)
+    encoding = interleaved(tables, rounds=max(3, given.rounds // 4), warmup=1)
+    lines = [
+        "", "| encoder, 120 bars x 9 features, batch 128 | training step, ms | training samples/s | encoded bars/s | s for 6,200 bars |",
+        "|---|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    figures = {}
+    for name in KINDS:
+        step, rate = statistics.median(training[name]), bars[name] / statistics.median(encoding[name])
+        figures[name] = {"step_s": step, "encoded_bars_per_s": rate}
+        lines.append(f"| {name} | {1e3 * step:.1f} | {128 / step:,.0f} | {rate:,.0f} | {YEAR / rate:.2f} |")
+    report({"machine": machine(), "encoders": figures}, lines, as_json=given.json, out=given.out)
 
 
 if __name__ == "__main__":
