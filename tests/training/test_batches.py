@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from halfstep.errors import CoverageError
 from halfstep.nn.build import build_encoder
 from halfstep.nn.config import (
     AttentionConfig,
@@ -152,7 +153,7 @@ def test_every_kind_trains_and_resumes_to_the_same_bytes(
 
 def test_too_few_bars_before_the_span_are_named(world: World, tmp_path: Path) -> None:
     config = ModelConfig(encoder=replace(STATEFUL, burn_in=400))
-    with pytest.raises(ValueError, match="must hold more than 24 bars and end behind bar 1019"):
+    with pytest.raises(CoverageError, match=r"630 bars before the training span, .* needs 1019\. Begin"):
         train_encoder(
             config, world.encoder_data, SETTINGS, optimizer="adamw", optimizer_settings=OptimizerSettings(),
             seed=1, folder=tmp_path,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from halfstep.errors import CoverageError
 from halfstep.nn.build import build_encoder
 from halfstep.nn.checkpoint import save_weights
 from halfstep.nn.config import ModelConfig
@@ -76,6 +77,7 @@ def train_encoder(
     """
     began = time.perf_counter()
     encoder = build_encoder(config, feature_names=data.names, seed=seed)
+    _check_coverage(encoder, data)
     origins = _origins(encoder, data, data.train)
     _set_reference(encoder, data)
     table = WindowTable(encoder, data, data.validation[1])
@@ -173,10 +175,19 @@ def _origins(encoder: Encoder, data: EncoderData, span: tuple[int, int]) -> Tens
     origins = window_origins(span, encoder, data.settled)
     if len(origins) == 0:
         raise ValueError(
-            f"span: bars {span[0]} to {span[1]}, must hold more than {encoder.config.horizon} bars and end behind "
-            f"bar {data.settled + encoder.first_row}, the first with a context."
+            f"span: bars {span[0]} to {span[1]}, must hold more than {encoder.config.horizon} bars."
         )
     return origins
+
+
+def _check_coverage(encoder: Encoder, data: EncoderData) -> None:
+    """Refuse a training span that begins before the first bar with a context: trajectories begin with it."""
+    first = data.settled + encoder.first_row
+    if data.train[0] < first:
+        raise CoverageError(
+            f"{data.train[0]} bars before the training span, but this encoder needs {first}",
+            hint="Begin the training span later with --split.train, or give earlier bars.",
+        )
 
 
 def _set_reference(encoder: Encoder, data: EncoderData) -> None:
