@@ -32,7 +32,7 @@ from halfstep.nn.cscm import Cscm
 from halfstep.nn.decoder import Decoder
 from halfstep.nn.dense import Dense
 from halfstep.nn.gaussian import GaussianHead, GaussianOutput, kl_to_standard_normal, net_sides
-from halfstep.nn.head import ForecastHead, LinearSkip
+from halfstep.nn.head import ForecastHead, linear_skip
 from halfstep.nn.loss import fredf_loss
 from halfstep.nn.lstm import LstmCell, lstm_step
 from halfstep.nn.normalise import InstanceStats, RevIN, RunningNorm
@@ -173,8 +173,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "fit_segments": lambda: (
         lambda s: fit_segments(s, turning_points_by_scan(FROM_KINKS[0], 0.7), 4), (FROM_KINKS[0],)
     ),
-    "LinearSkip": lambda: of(LinearSkip(5, 3, 4), x(2, 4, 5)),
-    "ForecastHead": lambda: of(ForecastHead(3, 2, 5, linear_skip=4), x(2, 3), x(2, 4, 5, seed=1)),
+    "linear_skip": lambda: (linear_skip, (x(5, 3, 4), x(2, 4, 5, seed=1))),
+    "ForecastHead": lambda: of(ForecastHead(3, 2, 5, skip_bars=4), x(2, 3), x(2, 4, 5, seed=1)),
     "AdditiveAttention": lambda: of(
         AdditiveAttention(5, 3, 2), x(2, 5), x(2, 7, 3, seed=1), call=lambda m, q, k: m(q, m.u(k))
     ),

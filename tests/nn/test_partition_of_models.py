@@ -34,6 +34,7 @@ def cut(model: nn.Module) -> Partition:
 def test_partition_recognises_every_model(name: str) -> None:
     model = MODELS[name]
     partition = cut(model)
+    assert "not recognised" not in str(partition)
     attention = {
         path: module for path, module in model.named_modules() if hasattr(module, "num_key_value_heads")
     }
@@ -50,8 +51,12 @@ def test_partition_recognises_every_model(name: str) -> None:
         assert blocks == expected, parameter
 
 
-def test_a_filter_of_one_variable_is_a_block() -> None:
-    assert cut(nn.Sequential(SeriesConv(3, 4, 5))).specs["0.weight"].blocks == 12
+def test_a_filter_or_a_head_of_one_variable_is_a_block() -> None:
+    convolutions = nn.Sequential(
+        SeriesConv(3, 4, 5), SeriesConv(3, 4, 5, heads=2), SeriesConv(3, 4, 5, heads=2, shared=True)
+    )
+    specs = cut(convolutions).specs
+    assert [specs[f"{k}.weight"].blocks for k in range(3)] == [12, 6, 2]
 
 
 def test_no_gain_of_a_normalisation_is_shared() -> None:

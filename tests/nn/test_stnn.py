@@ -18,7 +18,7 @@ def test_forecast_is_encoder_decoder_and_cross_attention() -> None:
         newest = normalised[:, -24:, :4]
         queries = stnn.stack_decoder(newest @ stnn.embed_decoder.weight.T + stnn.embed_decoder.bias)
         y = stnn.cross(queries, stnn.cross.prepare(tokens)) @ stnn.out.weight.T + stnn.out.bias
-        y = y + torch.einsum("fht,btf->bhf", stnn.skip.weight, normalised[..., :4])
+        y = y + torch.einsum("fht,btf->bhf", stnn.skip, normalised[..., :4])
         latent = (y - stnn.norm.shift[:4]) * (-stnn.norm.gain[:4]).exp()
         torch.testing.assert_close(stnn(x).latent, latent, rtol=1e-10, atol=1e-12)
 
@@ -28,7 +28,7 @@ def test_columns_and_width() -> None:
     stnn = Stnn(StnnConfig(stack=wide, columns=(5, 2), linear_skip=False), NAMES)
     assert stnn(noise(3, 120, 9)).latent.shape == (3, 24, 2)
     assert stnn.context(noise(3, 120, 9)).shape == (3, 2, 26)
-    assert "skip.weight" not in stnn.state_dict()
+    assert "skip" not in stnn.state_dict()
     every = Stnn(StnnConfig(stack=wide, columns=None), NAMES)
     assert every(noise(3, 120, 9)).latent.shape == (3, 24, 9)
     with pytest.raises(ValueError, match=r"columns: \(9,\), must lie between 0 and 8"):

@@ -62,7 +62,7 @@ def head(w: dict[str, Array], d: Array, x: Array, horizon: int) -> Array:
         d = w[f"head.{name}.weight"] @ d + w[f"head.{name}.bias"]
         d = d * sigmoid(d)
     y = (w["head.out.weight"] @ d + w["head.out.bias"]).reshape(horizon, -1)
-    y = y + np.einsum("fht,tf->hf", w["head.skip.weight"], x)
+    y = y + np.einsum("fht,tf->hf", w["head.skip"], x)
     return (y - w["norm.shift"]) / np.exp(w["norm.gain"])
 
 

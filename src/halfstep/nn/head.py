@@ -9,26 +9,16 @@ from halfstep.nn.dense import Dense
 DEFAULT_ACTIVATIONS = ("silu", "silu", "none")
 
 
-class LinearSkip(nn.Module):
-    """y[h, f] = sum_t weight[f, h, t] x[t, f]; starts at 0.
-
-    Args:
-        features, horizon, bars: axes of the weight.
-    """
-
-    def __init__(self, features: int, horizon: int, bars: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(features, horizon, bars))
-
-    def forward(self, x: Float[Tensor, "*batch time feature"]) -> Float[Tensor, "*batch horizon feature"]:
-        """Return the map of a window."""
-        flat = x.flatten(0, -3)
-        y = torch.bmm(self.weight, flat.permute(2, 1, 0))  # (feature, horizon, batch)
-        return y.permute(2, 1, 0).reshape(*x.shape[:-2], *y.shape[1::-1])
+def linear_skip(
+    weight: Float[Tensor, "feature horizon time"], x: Float[Tensor, "*batch time feature"]
+) -> Float[Tensor, "*batch horizon feature"]:
+    """Return y[h, f] = sum_t weight[f, h, t] x[t, f]."""
+    y = torch.bmm(weight, x.flatten(0, -3).permute(2, 1, 0))  # (feature, horizon, batch)
+    return y.permute(2, 1, 0).reshape(*x.shape[:-2], *y.shape[1::-1])
 
 
 class ForecastHead(nn.Module):
-    """Three dense layers to ``(horizon, feature)``, plus a `LinearSkip`; the forecast is that of normalised values.
+    """Three dense layers to ``(horizon, feature)``, plus a `linear_skip`, which begins at 0; the forecast is that of normalised values.
 
     The linear output can exceed one deviation; the series' tanh cannot.
 
@@ -36,7 +26,7 @@ class ForecastHead(nn.Module):
         hidden: size of the state and of the inner layers.
         horizon, features: shape of the forecast.
         activations: of the three layers.
-        linear_skip: bars of the window that the skip reads; None: no skip.
+        skip_bars: bars of the window that the skip reads; None: no skip.
     """
 
     def __init__(
@@ -45,18 +35,18 @@ class ForecastHead(nn.Module):
         horizon: int,
         features: int,
         activations: tuple[str, str, str] = DEFAULT_ACTIVATIONS,
-        linear_skip: int | None = None,
+        skip_bars: int | None = None,
     ) -> None:
         super().__init__()
         self.horizon = horizon
         self.dense1 = Dense(hidden, hidden, activations[0])
         self.dense2 = Dense(hidden, hidden, activations[1])
         self.out = Dense(hidden, horizon * features, activations[2])
-        self.skip = None if linear_skip is None else LinearSkip(features, horizon, linear_skip)
+        self.skip = None if skip_bars is None else nn.Parameter(torch.zeros(features, horizon, skip_bars))
 
     def forward(
         self, state: Float[Tensor, "*batch hidden"], x: Float[Tensor, "*batch time feature"]
     ) -> Float[Tensor, "*batch horizon feature"]:
         """Return the forecast from the state and the normalised window."""
         y: Tensor = self.out(self.dense2(self.dense1(state))).unflatten(-1, (self.horizon, -1))
-        return y if self.skip is None else y + self.skip(x)
+        return y if self.skip is None else y + linear_skip(self.skip, x)

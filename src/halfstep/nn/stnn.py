@@ -10,14 +10,15 @@ softmax is left out.
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from halfstep.nn.attention import AttentionStack, CrossAttentionStack
 from halfstep.nn.config import StnnConfig
 from halfstep.nn.dense import Dense
 from halfstep.nn.encoder import WindowEncoder
-from halfstep.nn.head import LinearSkip
+from halfstep.nn.head import linear_skip
 
 
 class Stnn(WindowEncoder):
@@ -36,7 +37,9 @@ class Stnn(WindowEncoder):
         self.stack_decoder = AttentionStack(config.stack)
         self.cross = CrossAttentionStack(replace(config.stack, mask="none", context_width=width))
         self.out = Dense(width, outputs)
-        self.skip = LinearSkip(outputs, config.horizon, config.bars) if config.linear_skip else None
+        self.skip = None
+        if config.linear_skip:
+            self.skip = nn.Parameter(torch.zeros(outputs, config.horizon, config.bars))
 
     def predict(
         self,
@@ -48,7 +51,7 @@ class Stnn(WindowEncoder):
         own = x[..., self.columns]
         queries = self.stack_decoder(self.embed_decoder(own[:, -self.horizon :]))
         y: Tensor = self.out(self.cross(queries, self.cross.prepare(tokens)))
-        return y if self.skip is None else y + self.skip(own)
+        return y if self.skip is None else y + linear_skip(self.skip, own)
 
     def encode(self, x: Float[Tensor, "batch time feature"]) -> Float[Tensor, "batch time width"]:
         """Return the encoder's token of each bar."""
