@@ -14,13 +14,14 @@ def linear_skip(
 ) -> Float[Tensor, "*batch horizon feature"]:
     """Return y[h, f] = sum_t weight[f, h, t] x[t, f]."""
     y = torch.bmm(weight, x.flatten(0, -3).permute(2, 1, 0))  # (feature, horizon, batch)
-    return y.permute(2, 1, 0).reshape(*x.shape[:-2], *y.shape[1::-1])
+    forecast: Tensor = y.permute(2, 1, 0).unflatten(0, x.shape[:-2])
+    return forecast
 
 
 class ForecastHead(nn.Module):
-    """Three dense layers to ``(horizon, feature)``, plus a `linear_skip`, which begins at 0; the forecast is that of normalised values.
+    """Three dense layers to ``(horizon, feature)``, plus a `linear_skip`, which begins at 0.
 
-    The linear output can exceed one deviation; the series' tanh cannot.
+    The forecast is of normalised values. A linear output can exceed one deviation; the series' tanh cannot.
 
     Args:
         hidden: size of the state and of the inner layers.
