@@ -16,10 +16,12 @@ from halfstep.market.features import compute_features
 from halfstep.market.instruments import instrument
 from halfstep.market.synthetic import random_bars
 from halfstep.nn.build import build_encoder
-from halfstep.nn.config import preset
-from halfstep.training.encoder import EncoderData
+from halfstep.nn.presets import preset
 from halfstep.training.policy import Contexts, encode_contexts
 from halfstep.training.study import StudyData
+from halfstep.training.windows import EncoderData
+
+torch.set_num_threads(1)  # networks this small lose more to waiting for each other than they gain
 
 TRAIN, VALIDATION, TEST = (630, 900), (900, 1000), (1000, 1100)
 RULES = AccountRules(close_at_end=True)
@@ -55,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )  # fmt: skip
     encoder = build_encoder(preset("tiny"), feature_names=features.names, seed=0)
     encoder.norm.reference_std.fill_(1.0)
-    contexts = encode_contexts(encoder, encoder_data.values, TRAIN[0])
+    contexts = encode_contexts(encoder, encoder_data.values, TRAIN[0], settled=features.settled)
     study_data = StudyData(
         store=store, contexts=contexts, table=table, rules=RULES, train=TRAIN, validation=VALIDATION
     )

@@ -7,20 +7,18 @@ import pytest
 import torch
 
 from halfstep.nn.build import build_encoder
-from halfstep.nn.config import preset
 from halfstep.nn.normalise import InstanceStats
+from halfstep.nn.presets import preset
 from halfstep.progress import SILENT
 from halfstep.training import loop
 from halfstep.training.encoder import (
     EncoderResult,
     evaluate,
     naive_errors,
-    standardised_target,
     train_encoder,
-    window_origins,
-    windows_at,
 )
 from halfstep.training.settings import EncoderTraining, OptimizerSettings
+from halfstep.training.windows import WindowTable, standardised_target, window_origins, windows_at
 
 from .conftest import TEST, TRAIN, World
 
@@ -44,15 +42,16 @@ def test_windows_end_at_their_origin_and_targets_begin_behind_it() -> None:
 
 
 def test_origins_keep_the_purge_and_the_settled_rows(world: World) -> None:
-    origins = window_origins(TRAIN, preset("tiny"), settled=500)
+    encoder = build_encoder(preset("tiny"), feature_names=world.encoder_data.names, seed=0)
+    origins = window_origins(TRAIN, encoder, settled=500)
     assert origins[0] == TRAIN[0]
     assert origins[-1] == TRAIN[1] - 25  # the last target bar is the span's last
-    assert window_origins((0, 900), preset("tiny"), settled=500)[0] == 500 + 119
+    assert window_origins((0, 900), encoder, settled=500)[0] == 500 + 119
 
 
 @pytest.mark.pitfall("M12")
-def test_each_feature_weighs_the_same() -> None:
-    encoder = build_encoder(preset("tiny"), feature_names=tuple("abcdefghi"), seed=0)
+def test_each_feature_weighs_the_same(world: World) -> None:
+    encoder = build_encoder(preset("tiny"), feature_names=world.encoder_data.names, seed=0)
     deviation = torch.ones(1, 1, 9)
     deviation[..., 0], deviation[..., 1] = 10.0, 1e-4
     stats = InstanceStats(torch.zeros(1, 1, 9), deviation)
@@ -90,7 +89,7 @@ def test_selection_never_reads_the_test_span(world: World, tmp_path: Path) -> No
 def test_naive_forecasts_by_hand(world: World) -> None:
     encoder = train(world, Path(world.study_data.store.folder).parent / "naive").encoder
     data = replace(world.encoder_data, values=torch.arange(1100.0)[:, None].repeat(1, 9), settled=0)
-    errors = naive_errors(encoder, data, (300, 325))  # one origin: a straight line
+    errors = naive_errors(encoder, WindowTable(encoder, data, 325), (300, 325))  # one origin: a straight line
     deviation = torch.arange(120.0).std(correction=0)
     ahead = torch.arange(1.0, 25.0)
     expected = [
@@ -105,7 +104,9 @@ def test_result_describes_the_kept_weights(world: World, folder: Path) -> None:
     result = train(world, folder, settings=EncoderTraining(epochs=4, batch=32))
     losses = [point["validation"] for point in result.curve]
     assert result.validation_loss == min(losses)
-    loss, mse = evaluate(result.encoder.train(), world.encoder_data, world.encoder_data.validation, 0.7)
+    data = world.encoder_data
+    table = WindowTable(result.encoder, data, data.validation[1])
+    loss, mse = evaluate(result.encoder.train(), table, data.validation, 0.7)
     assert loss == pytest.approx(result.validation_loss)
     assert mse.tolist() == pytest.approx(result.mse)
     by_hand = [1 - m / n for m, n in zip(result.mse, result.naive_mse, strict=True)]

@@ -7,7 +7,7 @@ import torch
 from halfstep.experience.policy import Policy
 from halfstep.experience.rollout import trade
 from halfstep.nn.build import build_actor
-from halfstep.nn.config import preset
+from halfstep.nn.presets import preset
 from halfstep.training.policy import NeuralPolicy, weights_hash
 
 from .conftest import RULES, TEST, World
@@ -16,7 +16,7 @@ from .conftest import RULES, TEST, World
 def policy_of(world: World) -> NeuralPolicy:
     actor = build_actor(preset("tiny"), seed=0)
     with torch.no_grad():
-        actor.trunk.out.weight.mul_(100)  # not nearly flat
+        actor.out.weight.mul_(100)  # not nearly flat
     return NeuralPolicy(actor, world.contexts)
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from halfstep.nn.build import build_actor, build_critic
-from halfstep.nn.config import preset
+from halfstep.nn.gaussian import net_sides
+from halfstep.nn.presets import preset
 from halfstep.training import loop
 from halfstep.training import study as module
 from halfstep.training.loop import Learner
@@ -81,7 +82,7 @@ def test_opposite_demonstrations_average_to_flat() -> None:
         cloning_error(squashed, actions, actor.head.high, torch.ones(2)).backward()
         optimizer.step()
     output = actor.head(torch.cat([raw.detach(), torch.zeros(6)]).reshape(1, 1, 12), None)
-    assert output.action[..., [0, 3]].abs().max() < 0.01
+    assert net_sides(output.squashed)[..., [0, 3]].abs().max() < 0.01
 
 
 @contextmanager
@@ -137,9 +138,9 @@ def test_actor_is_pushed_at_zero_value(world: World, monkeypatch: pytest.MonkeyP
     learners = {"actor": Learner(actor, "sgd", OptimizerSettings(), 10)}
     critic = build_critic(config, seed=2)
 
-    def value(account: torch.Tensor, _: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def value(account: torch.Tensor, action: torch.Tensor, _: object) -> torch.Tensor:
         """Value each lot of a buy at 1, less what makes the value 0 where the actor stands."""
-        return (action[..., :1] - action[..., :1].detach() + 0 * critic.trunk.out.bias).expand(
+        return (action[..., :1] - action[..., :1].detach() + 0 * critic.out.bias).expand(
             *account.shape[:2], 3
         )
 

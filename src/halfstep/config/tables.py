@@ -72,8 +72,9 @@ class InstrumentSettings:
 class ModelSettings:
     """Sizes of the networks."""
 
-    preset: Literal["tiny", "default"] = "default"
-    """Named sizes of encoder, actor and critic: tiny (tests) or default."""
+    preset: Literal["tiny", "default", "reference"] = "default"
+    """Named sizes of encoder, actor and critic: tiny (tests), default, or reference (the published ones, whose
+    recurrent encoder needs 360 settled bars before the training span)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

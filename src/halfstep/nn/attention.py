@@ -4,24 +4,32 @@ For layer l on x ``(batch, token, width)``, with H query heads, G key-value head
 
     q = x Wq + bq
     if l mod layers_per_kv == 0:  K, V = c Wk + bk, c Wv + bv      c = x (self) or the context (cross)
-    a = softmax(q K^T / sqrt(k) + mask) V
-    x = LN(x + a Wo + bo);  x = LN(x + W2 act(W1 x + b1) + b2)
+    a = softmax(q K^T / sqrt(k) + mask) V                          attention(x) = a Wo + bo
 
-Query head h reads key-value head floor(h G / H). G = H is the plain transformer block, G < H grouped-query
-attention, G = 1 multi-query attention (Ainslie et al. 2023), layers_per_kv > 1 MLKV (Zuhri et al. 2024): reduce
-heads inside a layer first, share across layers second.
+    attention_first:      x = LN(x + attention(x));   x = LN(x + W2 act(W1 x + b1) + b2)
+    feed_forward_first:   u = W2 act(W1 x + b1) + b2;   x = LN(u + attention(u))        in self attention c = u, too
+
+Query head h reads key-value head floor(h G / H), so consecutive heads share; published weights, whose heads
+alternate, need their query heads permuted. G = H is the plain transformer block, G < H grouped-query attention, G = 1
+multi-query attention (Ainslie et al. 2023), layers_per_kv > 1 MLKV (Zuhri et al. 2024), layers_per_kv >= layers one K
+and V for all. To save work, reduce heads inside a layer first, share across layers second.
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch.nn.functional as F  # noqa: N812  # the name torch's own documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from halfstep.nn.activations import activation
 from halfstep.nn.config import StackConfig
+from halfstep.nn.dense import Dense
 
-Prepared = list[tuple[Tensor, Tensor]]
-"""Keys and values of each group of layers, each ``(batch, kv_head, token, key)``."""
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each ``(batch, kv_head, token, key)``."""
+Prepared = list[KeysValues]
+"""Keys and values of each group of layers."""
 
 
 class AttentionLayer(nn.Module):
@@ -31,93 +39,132 @@ class AttentionLayer(nn.Module):
     key projections by head.
     """
 
-    def __init__(self, config: StackConfig, context_width: int, *, owns_kv: bool) -> None:
+    def __init__(self, config: StackConfig, *, owns_kv: bool) -> None:
         super().__init__()
-        self.owns_kv = owns_kv
-        self.num_heads, self.num_key_value_heads, self.head_dim = (
-            config.heads,
-            config.kv_heads,
-            config.head_dim,
-        )
-        inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.width, inner)
-        self.k_proj = nn.Linear(context_width, kv) if owns_kv else None
-        self.v_proj = nn.Linear(context_width, kv) if owns_kv else None
-        self.o_proj = nn.Linear(inner, config.width)
-        self.ff1 = nn.Linear(config.width, config.ff_multiple * config.width)
-        self.ff2 = nn.Linear(config.ff_multiple * config.width, config.width)
+        self.num_heads, self.num_key_value_heads = config.heads, config.kv_heads
+        self.head_dim, self.owns_kv = config.head_dim, owns_kv
+        self.is_causal = config.mask == "causal"
+        self.feed_forward_first = config.order == "feed_forward_first"
+        width, inner, kv = config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim
+        source = config.context_width or width
+        self.q_proj = Dense(width, inner)
+        self.k_proj = Dense(source, kv) if owns_kv else None
+        self.v_proj = Dense(source, kv) if owns_kv else None
+        self.o_proj = Dense(inner, width)
+        self.ff1 = Dense(width, config.ff_multiple * width)
+        self.ff2 = Dense(config.ff_multiple * width, width)
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=config.norm_affine)
+        self.norm2 = None
+        if not self.feed_forward_first:
+            self.norm2 = nn.LayerNorm(width, elementwise_affine=config.norm_affine)
+        self._act = activation(config.activation)
 
-    def keys_and_values(self, context: Float[Tensor, "batch token width"]) -> tuple[Tensor, Tensor]:
-        """Return K and V of a context, each ``(batch, kv_head, token, key)``."""
+    def enter(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """Return what the attention reads: x, or u where the feed-forward part comes first."""
+        return self._feed_forward(x) if self.feed_forward_first else x
+
+    def keys_and_values(self, context: Float[Tensor, "batch token context"]) -> KeysValues:
+        """Return K and V of a context."""
         if self.k_proj is None or self.v_proj is None:
             raise RuntimeError("this layer shares the keys and values of an earlier one")
-        return self._split(self.k_proj(context)), self._split(self.v_proj(context))
+        return self._by_head(self.k_proj(context)), self._by_head(self.v_proj(context))
 
     def forward(
-        self, x: Float[Tensor, "batch token width"], keys: Tensor, values: Tensor, *, is_causal: bool
+        self,
+        x: Float[Tensor, "batch token width"],
+        keys: Float[Tensor, "#batch kv_head key_token key"],
+        values: Float[Tensor, "#batch kv_head key_token key"],
     ) -> Float[Tensor, "batch token width"]:
-        """Return the layer's output; keys and values may have a batch of 1, which is shared."""
-        queries = self._split(self.q_proj(x))
-        if keys.shape[0] != queries.shape[0]:
-            keys, values = (t.expand(queries.shape[0], -1, -1, -1) for t in (keys, values))
-        a = F.scaled_dot_product_attention(
-            queries, keys, values, is_causal=is_causal, enable_gqa=self.num_key_value_heads < self.num_heads
-        )
-        x = F.layer_norm(x + self.o_proj(a.transpose(1, 2).flatten(2)), x.shape[-1:])
-        return F.layer_norm(x + self.ff2(F.leaky_relu(self.ff1(x))), x.shape[-1:])
+        """Return the layer's output for what `enter` returned; keys and values of batch 1 serve the whole batch."""
+        x = self.norm1(x + self.attend(x, keys, values))
+        if self.norm2 is not None:
+            x = self.norm2(x + self._feed_forward(x))
+        return x
 
-    def _split(self, t: Tensor) -> Tensor:
-        heads: Tensor = t.unflatten(-1, (-1, self.head_dim))
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return softmax(q K^T / sqrt(k) + mask) V Wo + bo."""
+        a = F.scaled_dot_product_attention(
+            self._by_head(self.q_proj(x)),
+            keys.expand(len(x), -1, -1, -1),
+            values.expand(len(x), -1, -1, -1),
+            is_causal=self.is_causal,
+            enable_gqa=self.num_key_value_heads < self.num_heads,
+        )
+        answer: Tensor = self.o_proj(a.transpose(1, 2).flatten(2))
+        return answer
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.ff2(self._act(self.ff1(x)))
+        return out
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (-1, self.head_dim))
         return heads.transpose(1, 2)
 
 
-class AttentionStack(nn.Module):
-    """Causal self attention: a token sees itself and older ones, never a newer one."""
+class _Stack(nn.ModuleList):
+    """Layers of which each `layers_per_kv`-th owns keys and values."""
 
     def __init__(self, config: StackConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            AttentionLayer(config, config.width, owns_kv=k % config.layers_per_kv == 0)
-            for k in range(config.layers)
+        super().__init__(
+            AttentionLayer(config, owns_kv=index % config.layers_per_kv == 0)
+            for index in range(config.layers)
         )
+
+    def _layers(self) -> Iterator[AttentionLayer]:
+        return cast(Iterator[AttentionLayer], iter(self))
+
+
+class AttentionStack(_Stack):
+    """Self attention. Under the causal mask a token sees itself and older ones, never a newer one.
+
+    Args:
+        config: sizes, without a context.
+    """
+
+    def __init__(self, config: StackConfig) -> None:
+        if config.context_width is not None:
+            raise ValueError(f"context_width: {config.context_width}, must be None in self attention.")
+        super().__init__(config)
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Return the tokens after all layers."""
-        shared: tuple[Tensor, Tensor] | None = None
+        shared: KeysValues | None = None
         for layer in self._layers():
-            if layer.owns_kv or shared is None:
+            x = layer.enter(x)
+            if shared is None or layer.owns_kv:
                 shared = layer.keys_and_values(x)
-            x = layer(x, *shared, is_causal=True)
+            x = layer(x, *shared)
         return x
 
-    def _layers(self) -> list[AttentionLayer]:
-        return cast(list[AttentionLayer], list(self.layers))
 
-
-class CrossAttentionStack(nn.Module):
+class CrossAttentionStack(_Stack):
     """Attention of query tokens over a context. Query tokens do not see each other.
 
-    Many accounts at one bar are therefore many query tokens of one sample, and `prepare` computes the context's
-    keys and values once for all of them.
+    Many accounts at one bar are therefore many query tokens of one sample, and `prepare` computes the context's keys
+    and values once for all of them.
+
+    Args:
+        config: sizes, with the context's width and without a mask.
     """
 
-    def __init__(self, config: StackConfig, context_width: int) -> None:
-        super().__init__()
-        self.layers_per_kv = config.layers_per_kv
-        self.layers = nn.ModuleList(
-            AttentionLayer(config, context_width, owns_kv=k % config.layers_per_kv == 0)
-            for k in range(config.layers)
-        )
+    def __init__(self, config: StackConfig) -> None:
+        if config.context_width is None:
+            raise ValueError("context_width: None, must be the numbers per token of the context.")
+        if config.mask != "none":
+            raise ValueError(f"mask: {config.mask!r}, must be none in cross attention.")
+        super().__init__(config)
 
     def prepare(self, context: Float[Tensor, "batch token width"]) -> Prepared:
-        """Return the keys and values of every group of layers."""
-        layers = cast(list[AttentionLayer], list(self.layers))
-        return [layer.keys_and_values(context) for layer in layers if layer.owns_kv]
+        """Return the keys and values of every group of layers; they depend on the context only."""
+        return [layer.keys_and_values(context) for layer in self._layers() if layer.owns_kv]
 
     def forward(
         self, x: Float[Tensor, "batch path width"], prepared: Prepared
     ) -> Float[Tensor, "batch path width"]:
-        """Return the query tokens after all layers."""
-        for index, layer in enumerate(self.layers):
-            x = layer(x, *prepared[index // self.layers_per_kv], is_causal=False)
+        """Return the query tokens after all layers; a context prepared with batch 1 serves the whole batch."""
+        group = -1
+        for layer in self._layers():
+            group += layer.owns_kv
+            x = layer(layer.enter(x), *prepared[group])
         return x

@@ -1,34 +1,61 @@
-"""Weights as safetensors files that say what they are; a file of something else is refused."""
+"""Weights as safetensors files that say what they are; a file of something else is refused.
 
+Names of tensors are an interface: attribute paths, fixed by the golden lists of the tests. A tensor that gets another
+name needs an entry in `RENAMED`, so that older files are still read.
+"""
+
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from halfstep import files
+from halfstep._version import __version__
 from halfstep.errors import CheckpointError, MissingInputError
+from halfstep.nn.build import build_encoder
+from halfstep.nn.config import (
+    AttentionConfig,
+    CriticConfig,
+    EncoderConfig,
+    ModelConfig,
+    PolicyConfig,
+    StackConfig,
+    StnnConfig,
+    TpmStatefulConfig,
+    TpmWindowedConfig,
+)
+from halfstep.nn.policy import Actor, ContextNetwork, Critic, CriticEnsemble, ValueNet
 
-FORMAT = "halfstep-weights/1"
+FORMAT = "halfstep-weights/2"
+RENAMED: Mapping[str, str] = MappingProxyType({})
+"""Older names of tensors and today's."""
+_CONFIGS = (TpmWindowedConfig, TpmStatefulConfig, StnnConfig, AttentionConfig, PolicyConfig, CriticConfig)
 
 
-def save_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, Any]) -> None:
-    """Write a module's tensors atomically.
+def save_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str, Any]) -> None:
+    """Write a module's tensors atomically, with its configuration.
 
     Args:
-        kind: what it is, for example ``"encoder"``.
-        facts: values that a reader must find equal, for example feature names and the hash of the data.
+        kind: what it is: encoder, actor, critic, critics or value.
+        facts: values that a reader must find equal, for example the hash of the training data.
     """
-    # one key, because the library writes several in random order
-    metadata = {"halfstep": json.dumps({"format": FORMAT, "kind": kind, "facts": facts}, sort_keys=True)}
+    metadata = {
+        "format": FORMAT, "version": __version__, "kind": kind, "facts": {**_own_facts(module), **facts}
+    }  # fmt: skip
     tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
     with files.replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # one key, because the library writes several in random order
+        save_file(tensors, temporary, metadata={"halfstep": json.dumps(metadata, sort_keys=True)})
 
 
-def load_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, Any], remedy: str) -> None:
+def load_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str, Any], remedy: str) -> None:
     """Fill a module from a file written by `save_weights`.
 
     Args:
@@ -36,43 +63,108 @@ def load_weights(module: nn.Module, path: Path, *, kind: str, facts: dict[str, A
 
     Raises:
         MissingInputError: no such file.
-        CheckpointError: damaged, of another kind, with other facts, or with other tensors.
+        CheckpointError: damaged, of another kind, with other facts, sizes or tensors; the message lists them all.
     """
+    metadata, tensors = _read(path, kind=kind, remedy=remedy)
+    wanted = json.loads(json.dumps({**_own_facts(module), **facts}))
+    problems = [
+        f"{name} {metadata['facts'].get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if metadata["facts"].get(name) != value
+    ]
+    problems += _differences(module.state_dict(), tensors)
+    if problems:
+        raise CheckpointError(f"{path}: made with {'; '.join(problems)}. Make it again with: {remedy}")
+    module.load_state_dict(tensors)
+
+
+def load_model(path: Path) -> nn.Module:
+    """Return the network that a file holds, built from the file alone, in evaluation mode.
+
+    Raises:
+        MissingInputError: no such file.
+        CheckpointError: no file of `save_weights`, or damaged.
+    """
+    remedy = "halfstep run"
+    metadata, tensors = _read(path, kind=None, remedy=remedy)
+    facts = metadata["facts"]
+    try:
+        model = _build(metadata["kind"], facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its configuration makes no network ({error!r}).") from None
+    if problems := _differences(model.state_dict(), tensors):
+        raise CheckpointError(f"{path}: made with {'; '.join(problems)}. Make it again with: {remedy}")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _own_facts(module: nn.Module) -> dict[str, Any]:
+    """Return what a module says about itself."""
+    facts: dict[str, Any] = {}
+    if isinstance(config := getattr(module, "config", None), _CONFIGS):
+        facts["config"] = {"kind": type(config).__name__, **dataclasses.asdict(config)}
+    if (names := getattr(module, "feature_names", None)) is not None:
+        facts["feature_names"] = list(names)
+    if isinstance(module, ContextNetwork | CriticEnsemble):
+        facts["context_width"] = module.context_width
+    if isinstance(module, CriticEnsemble):
+        facts["critics"] = len(module.critics)
+    return facts
+
+
+def _build(kind: str, facts: Mapping[str, Any]) -> nn.Module:
+    config = _config_of(facts["config"])
+    if isinstance(config, EncoderConfig):
+        names = tuple(facts["feature_names"])
+        return build_encoder(ModelConfig(encoder=config), feature_names=names, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(config, PolicyConfig):
+            return Actor(config, facts["context_width"])
+        if kind == "critics":
+            return CriticEnsemble(config, facts["context_width"], facts["critics"])
+        return {"critic": Critic, "value": ValueNet}[kind](config, facts["context_width"])
+
+
+def _config_of(fields: Mapping[str, Any]) -> EncoderConfig | PolicyConfig | CriticConfig:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name != "kind"
+    }
+    if "stack" in values:
+        values["stack"] = StackConfig(**values["stack"])
+    kinds = {config.__name__: config for config in _CONFIGS}
+    config: EncoderConfig | PolicyConfig | CriticConfig = kinds[fields["kind"]](**values)
+    return config
+
+
+def _read(path: Path, *, kind: str | None, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return metadata and tensors of a whole file of the right kind."""
     if not path.is_file():
-        raise MissingInputError(f"no {kind} at {path}. Make it with: {remedy}")
+        raise MissingInputError(f"no {kind or 'network'} at {path}. Make it with: {remedy}")
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = json.loads((stream.metadata() or {}).get("halfstep", "{}"))
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
+            tensors = {RENAMED.get(name, name): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}). Make it again with: {remedy}"
         ) from None
-    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
+    if metadata.get("format") != FORMAT or kind not in (None, metadata["kind"]):
+        found = metadata.get("kind", "unknown weights")
         raise CheckpointError(
-            f"{path}: holds {metadata.get('kind', 'unknown weights')}, must hold {kind}. Make it with: {remedy}"
+            f"{path}: holds {found} of format {metadata.get('format')}, must hold {kind or 'a network'} of format "
+            f"{FORMAT}. Make it with: {remedy}"
         )
-    found = metadata["facts"]
-    wanted = json.loads(json.dumps(facts))
-    differing = [
-        f"{name} {found.get(name)!r} instead of {value!r}"
-        for name, value in wanted.items()
-        if found.get(name) != value
-    ]
-    if differing:
-        raise CheckpointError(f"{path}: made with {'; '.join(differing)}. Make it again with: {remedy}")
-    _check_shapes(module.state_dict(), tensors, path)
-    module.load_state_dict(tensors)
+    return metadata, tensors
 
 
-def _check_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+def _differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    other = [
+    other = sorted(
         f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted.keys() & found.keys()
         if found[name].shape != wanted[name].shape
-    ]
-    if missing or unexpected or other:
-        raise CheckpointError(
-            f"{path}: tensors missing {missing}, unexpected {unexpected}, differently shaped {sorted(other)}."
-        )
+    )
+    lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+    return [f"tensors {what}: {', '.join(names)}" for what, names in lists if names]

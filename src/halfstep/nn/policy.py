@@ -1,134 +1,172 @@
-"""Actor and critic: the account attends to the context of its bar."""
+"""Actor, critic and value network: the account attends to the context of its bar.
 
+    e = act(Dense(inputs -> E));   e = CrossAttentionStack(E; context)(e)       accounts are the query tokens
+    outputs = Dense(... act(Dense(e)))
+
+Many accounts at one bar are paths of one sample: `prepare` computes what depends on the context once for all of them.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name torch's own documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from halfstep.nn.attention import CrossAttentionStack, Prepared
-from halfstep.nn.config import PolicyConfig
-
-LOG_STD = (-5.0, 2.0)
+from halfstep.nn.config import CriticConfig, PolicyConfig, StackConfig
+from halfstep.nn.dense import Dense
+from halfstep.nn.gaussian import GaussianHead, net_sides
 
 
 class PolicyOutput(NamedTuple):
-    """What an actor says.
+    """What an actor says, each ``(batch, path, action)``.
 
     Attributes:
-        mean, logvar: of the Gaussian before squashing, ``(batch, path, action)``.
+        mean, logvar: of the Gaussian before squashing.
+        raw: the draw before squashing.
         squashed: the bounded action before netting; behaviour cloning compares this.
         action: after netting; the critic and the broker see only this.
     """
 
     mean: Tensor
     logvar: Tensor
+    raw: Tensor
     squashed: Tensor
     action: Tensor
 
 
-def net_sides(action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch action"]:
-    """Return the action with opposite volumes subtracted: buy' = relu(buy - sell), sell' = relu(sell - buy).
+class ContextNetwork(nn.Module):
+    """Embedding, attention over the context, dense layers; the part that actor, critic and value network share."""
 
-    Elements 0 and 3 are the volumes; levels are unchanged. Differentiable.
-    """
-    difference = action[..., 0] - action[..., 3]
-    buy, sell = F.relu(difference), F.relu(-difference)
-    return torch.stack([buy, action[..., 1], action[..., 2], sell, action[..., 4], action[..., 5]], dim=-1)
-
-
-def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return the divergence of N(mean, exp(logvar)) from N(0, 1), per element."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
-
-
-class GaussianHead(nn.Module):
-    """Gaussian policy squashed into bounds: a = high * sigmoid(mean + exp(logvar / 2) noise).
-
-    ``logvar`` is clamped so that the deviation lies in [e^-5, e^2]; the KL uses it unclamped, so that it pulls back.
-
-    Args:
-        lot_cap: bound of the two volumes; the four levels are bounded by 1.
-    """
-
-    high: Tensor
-
-    def __init__(self, lot_cap: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stack: StackConfig, context_width: int, hidden: int, depth: int,
+        activation: str,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.register_buffer(
-            "high", torch.tensor([lot_cap, 1, 1, lot_cap, 1, 1], dtype=torch.float32), persistent=False
-        )
+        self.context_width = context_width
+        self.embed = Dense(inputs, stack.width, activation)
+        self.stack = CrossAttentionStack(replace(stack, context_width=context_width))
+        widths = [stack.width] + depth * [hidden]
+        self.trunk = nn.Sequential(*(Dense(a, b, activation) for a, b in pairwise(widths)))
+        self.out = Dense(hidden, outputs)
 
-    def forward(self, x: Float[Tensor, "batch path moment"], noise: Tensor | None) -> PolicyOutput:
-        """Return the policy's output; without noise it is deterministic."""
-        mean, logvar = x.chunk(2, dim=-1)
-        raw = mean
-        if noise is not None:
-            raw = mean + (logvar.clamp(2 * LOG_STD[0], 2 * LOG_STD[1]) / 2).exp() * noise
-        squashed = self.high * raw.sigmoid()
-        return PolicyOutput(mean, logvar, squashed, net_sides(squashed))
+    def prepare(self, context: Float[Tensor, "batch token width"]) -> Prepared:
+        """Return what depends on the context only; a context of batch 1 serves any batch."""
+        return self.stack.prepare(context)
 
-
-class _Trunk(nn.Module):
-    """Embedding, attention over the context, two dense layers."""
-
-    def __init__(self, inputs: int, outputs: int, config: PolicyConfig, context_width: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(inputs, config.stack.width)
-        self.stack = CrossAttentionStack(config.stack, context_width)
-        self.dense1 = nn.Linear(config.stack.width, config.hidden)
-        self.dense2 = nn.Linear(config.hidden, config.hidden)
-        self.out = nn.Linear(config.hidden, outputs)
-
-    def forward(self, x: Tensor, prepared: Prepared) -> Tensor:
-        e = self.stack(F.silu(self.embed(x)), prepared)
-        y: Tensor = self.out(F.silu(self.dense2(F.silu(self.dense1(e)))))
+    def answer(
+        self, x: Float[Tensor, "batch path input"], prepared: Prepared
+    ) -> Float[Tensor, "batch path output"]:
+        """Return the outputs of each path."""
+        y: Tensor = self.out(self.trunk(self.stack(self.embed(x), prepared)))
         return y
 
 
-class Actor(nn.Module):
+class Actor(ContextNetwork):
     """Account and context to an action: buy lots, buy TP, buy SL, sell lots, sell TP, sell SL.
 
-    The last layer starts near 0: an untrained deterministic actor is flat, an untrained sampled one trades both
-    sides.
+    The last layer starts near 0: an untrained deterministic actor is flat (its net volume is under one lot step), an
+    untrained sampled one trades both sides.
     """
 
     def __init__(self, config: PolicyConfig, context_width: int) -> None:
-        super().__init__()
+        super().__init__(
+            config.account, 2 * config.action, stack=config.stack, context_width=context_width,
+            hidden=config.hidden, depth=2, activation=config.activation,
+        )  # fmt: skip
         self.config = config
-        self.trunk = _Trunk(config.account, 2 * config.action, config, context_width)
-        self.head = GaussianHead(config.lot_cap)
+        self.head = GaussianHead(config.action * (0.0,), 2 * (config.lot_cap, 1.0, 1.0))
         with torch.no_grad():
-            self.trunk.out.weight.mul_(0.01)
-            self.trunk.out.bias.zero_()
-
-    def prepare(self, context: Float[Tensor, "batch token width"]) -> Prepared:
-        """Return what depends on the context only."""
-        return self.trunk.stack.prepare(context)
-
-    def forward(
-        self, account: Float[Tensor, "batch path account"], prepared: Prepared, noise: Tensor | None = None
-    ) -> PolicyOutput:
-        """Return the action of each path."""
-        output: PolicyOutput = self.head(self.trunk(account, prepared), noise)
-        return output
-
-
-class Critic(nn.Module):
-    """Account, context and netted action to one value per reward component."""
-
-    def __init__(self, config: PolicyConfig, context_width: int) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = _Trunk(config.account + config.action, config.reward, config, context_width)
+            self.out.weight.mul_(0.01)
 
     def forward(
         self,
         account: Float[Tensor, "batch path account"],
-        context: Float[Tensor, "batch token width"],
+        prepared: Prepared,
+        noise: Float[Tensor, "batch path action"] | None = None,
+    ) -> PolicyOutput:
+        """Return the action of each path; without noise the deterministic one."""
+        mean, logvar, raw, squashed = self.head(self.answer(account, prepared), noise)
+        return PolicyOutput(mean, logvar, raw, squashed, net_sides(squashed))
+
+
+class Critic(ContextNetwork):
+    """Account, context and netted action to one value per reward component."""
+
+    def __init__(self, config: CriticConfig, context_width: int) -> None:
+        super().__init__(
+            config.action + (config.account if config.use_account else 0), config.reward, stack=config.stack,
+            context_width=context_width, hidden=config.hidden, depth=3, activation=config.activation,
+        )  # fmt: skip
+        self.config = config
+
+    def forward(
+        self,
+        account: Float[Tensor, "batch path account"],
         action: Float[Tensor, "batch path action"],
+        prepared: Prepared,
     ) -> Float[Tensor, "batch path reward"]:
         """Return the values of actions."""
-        values: Tensor = self.trunk(torch.cat([account, action], dim=-1), self.trunk.stack.prepare(context))
-        return values
+        return self.answer(
+            torch.cat([account, action], dim=-1) if self.config.use_account else action, prepared
+        )
+
+
+class CriticEnsemble(nn.Module):
+    """Independent critics.
+
+    Args:
+        config, context_width: of each critic.
+        n: critics.
+    """
+
+    def __init__(self, config: CriticConfig, context_width: int, n: int = 2) -> None:
+        super().__init__()
+        if n < 1:
+            raise ValueError(f"n: {n}, must be at least 1.")
+        self.config, self.context_width = config, context_width
+        self.critics = nn.ModuleList(Critic(config, context_width) for _ in range(n))
+
+    def prepare(self, context: Float[Tensor, "batch token width"]) -> list[Prepared]:
+        """Return what depends on the context only, of each critic."""
+        return [critic.prepare(context) for critic in self._critics()]
+
+    def forward(
+        self,
+        account: Float[Tensor, "batch path account"],
+        action: Float[Tensor, "batch path action"],
+        prepared: list[Prepared],
+    ) -> Float[Tensor, "critic batch path reward"]:
+        """Return the values of each critic."""
+        return torch.stack(
+            [critic(account, action, kv) for critic, kv in zip(self._critics(), prepared, strict=True)]
+        )
+
+    @staticmethod
+    def min(
+        values: Float[Tensor, "critic batch path reward"], weights: Float[Tensor, " reward"]
+    ) -> Float[Tensor, "batch path"]:
+        """Return the least weighted value: min over critics of values · weights."""
+        return (values @ weights).amin(dim=0)
+
+    def _critics(self) -> list[Critic]:
+        return [critic for critic in self.critics if isinstance(critic, Critic)]
+
+
+class ValueNet(ContextNetwork):
+    """Account and context to one value."""
+
+    def __init__(self, config: CriticConfig, context_width: int) -> None:
+        super().__init__(
+            config.account, 1, stack=config.stack, context_width=context_width, hidden=config.hidden, depth=3,
+            activation=config.activation,
+        )  # fmt: skip
+        self.config = config
+
+    def forward(
+        self, account: Float[Tensor, "batch path account"], prepared: Prepared
+    ) -> Float[Tensor, "batch path"]:
+        """Return the value of each path."""
+        return self.answer(account, prepared).squeeze(-1)

@@ -164,7 +164,7 @@ class Launcher:
             and list(map(Tensor.numel, self.params)) == self._sizes
             and all(
                 state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
-                    for state, (first, second, step) in self._held
+                for state, (first, second, step) in self._held
             )
         )
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from halfstep.nn.attention import Prepared
-from halfstep.nn.encoder import AttentionEncoder
+from halfstep.nn.encoder import Encoder
 from halfstep.nn.policy import Actor
 
 
@@ -33,12 +33,17 @@ class Contexts:
         return self.rows[torch.from_numpy(bars - self.first)]
 
 
-def encode_contexts(encoder: AttentionEncoder, values: Float[Tensor, "bar feature"], first: int) -> Contexts:
-    """Encode every bar from ``first`` to the end."""
+def encode_contexts(
+    encoder: Encoder, values: Float[Tensor, "bar feature"], first: int, *, settled: int
+) -> Contexts:
+    """Encode every bar from ``first`` to the end, each once.
+
+    Args:
+        settled: first row that may be used; a recurrent encoder begins there.
+    """
     encoder.eval()
-    return Contexts(
-        first=first, rows=encoder.encode_table(values, first, len(values)), encoder_hash=weights_hash(encoder)
-    )
+    rows = encoder.encode_table(values[settled:], first - settled, len(values) - settled)
+    return Contexts(first=first, rows=rows, encoder_hash=weights_hash(encoder))
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -42,11 +42,16 @@ class EncoderTraining:
     """Epochs without a better validation loss before training stops; the best weights are kept."""
     batch: int = 128
     """Windows per update."""
+    streams: int = 4
+    """Recurrent encoders: consecutive parts of the span that are passed over side by side."""
+    block_bars: int = 32
+    """Recurrent encoders: bars of each stream per update, and how far the gradient goes back. Streams times bars are
+    the samples of an update: 32 streams of 100 bars would be two updates per epoch of ten months of hours."""
     alpha: float = 0.7
     """Share of the frequency term in the loss."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch"):
+        for name in ("epochs", "patience", "batch", "streams", "block_bars"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1.")
         if not 0 <= self.alpha <= 1:

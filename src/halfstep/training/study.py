@@ -37,7 +37,8 @@ from halfstep.market.state import account_vector
 from halfstep.nn.build import build_actor, build_critic
 from halfstep.nn.checkpoint import save_weights
 from halfstep.nn.config import ModelConfig
-from halfstep.nn.policy import Actor, Critic, kl_to_standard_normal
+from halfstep.nn.gaussian import kl_to_standard_normal
+from halfstep.nn.policy import Actor, Critic
 from halfstep.progress import SILENT, Progress
 from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
 from halfstep.training.policy import Contexts, NeuralPolicy
@@ -245,15 +246,15 @@ def _update(
     update: int,
 ) -> dict[str, float]:
     """Step the critic, then the actor; neither step touches the other network."""
-    value = critic(batch.account, batch.context, batch.action)[:, 0]
+    value = critic(batch.account, batch.action, critic.prepare(batch.context))[:, 0]
     critic_loss = (value - batch.target).square().mean()
     learners["critic"].update(critic_loss)
     noise = generator(seed, "actor noise", update).standard_normal(batch.action.shape, np.float32)
     output = actor(batch.account, actor.prepare(batch.context), torch.from_numpy(noise))
     with _frozen(critic):
-        q = critic(batch.account, batch.context, output.action)[:, 0] @ batch.weights
+        q = critic(batch.account, output.action, critic.prepare(batch.context))[:, 0] @ batch.weights
     scale = (value.detach() @ batch.weights).abs().mean().clamp_min(LEAST_SCALE)
-    mean_action = actor.head.high * output.mean.sigmoid()
+    mean_action = actor.head.squash(output.mean)
     bc = cloning_error(mean_action[:, 0], batch.action[:, 0], actor.head.high, batch.is_profitable)
     kl = kl_to_standard_normal(output.mean, output.logvar).mean()
     loss = settings.cloning * bc - settings.guidance * q.mean() / scale + settings.kl * kl

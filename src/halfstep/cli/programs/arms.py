@@ -30,11 +30,13 @@ from halfstep.config.tables import Config
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.calendar import years_between
-from halfstep.nn.config import ModelConfig, preset
+from halfstep.nn.config import ModelConfig
+from halfstep.nn.presets import preset
 from halfstep.progress import SILENT, Progress
-from halfstep.training.encoder import EncoderData, EncoderResult, train_encoder
+from halfstep.training.encoder import EncoderResult, train_encoder
 from halfstep.training.policy import Contexts, NeuralPolicy, encode_contexts
 from halfstep.training.study import StudyData, StudyResult, study
+from halfstep.training.windows import EncoderData
 
 _events: Any = None  # the queue of a worker process, set when the process starts
 
@@ -106,7 +108,10 @@ def fit_policy(
 
 def contexts_of(result: EncoderResult, market: Market) -> Contexts:
     """Encode every bar from the training span on, once."""
-    return encode_contexts(result.encoder, torch.from_numpy(market.features.values), market.spans.train[0])
+    features = market.features
+    return encode_contexts(
+        result.encoder, torch.from_numpy(features.values), market.spans.train[0], settled=features.settled
+    )
 
 
 def run_arm(

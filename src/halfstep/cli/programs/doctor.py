@@ -11,9 +11,10 @@ from rich.table import Table
 
 from halfstep.cli.run_folder import versions
 from halfstep.errors import HalfstepError
+from halfstep.market.features import FEATURE_SETS
 from halfstep.market.read import default_bars
 from halfstep.nn.build import build_encoder
-from halfstep.nn.config import preset
+from halfstep.nn.presets import preset
 from halfstep.optim.optimizer import AdamMini
 
 OPTIONAL = {
@@ -62,7 +63,7 @@ def _bars() -> str:
 
 def _step() -> str:
     """Train the default encoder for one step on noise, and check that every parameter moved."""
-    encoder = build_encoder(preset("default"), feature_names=tuple("abcdefghi"), seed=0)
+    encoder = build_encoder(preset("default"), feature_names=FEATURE_SETS["robust9"].columns, seed=0)
     optimizer = AdamMini.for_model(encoder, lr=1e-3)
     before = [param.detach().clone() for param in encoder.parameters()]
     noise = torch.randn(4, encoder.config.bars, 9, generator=torch.Generator().manual_seed(0))

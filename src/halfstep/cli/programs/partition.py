@@ -22,7 +22,7 @@ from halfstep.cli.flags import PartitionFlags
 from halfstep.errors import CheckpointError, ConfigError, MissingInputError
 from halfstep.market.features import FEATURE_SETS
 from halfstep.nn.build import build_actor, build_critic, build_encoder
-from halfstep.nn.config import preset
+from halfstep.nn.presets import preset
 from halfstep.optim.partition import Partition, partition_model, spec_for_shape
 
 FORMS = "transformers:NAMEConfig, preset:NAME, package.module:NAME, file.py:NAME, or a .safetensors file or folder"

@@ -26,8 +26,8 @@ from halfstep.config.tables import Config
 from halfstep.market.calendar import iso
 from halfstep.nn.build import build_encoder
 from halfstep.nn.checkpoint import load_weights
-from halfstep.nn.encoder import AttentionEncoder
-from halfstep.training.encoder import encoder_facts, windows_at
+from halfstep.training.encoder import encoder_facts
+from halfstep.training.windows import WindowTable, forecasts
 
 FEW_POSITIONS = 100
 SEEDS_FOR_A_VERDICT = 5
@@ -215,7 +215,7 @@ def _skills(market: Market, arm: dict[str, Any]) -> tuple[tuple[str, str, str, s
 def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any]) -> Forecast:
     """Return a forecast in the middle of the test span, of the feature with the greatest skill on validation."""
     data = encoder_data(market)
-    encoder: AttentionEncoder = build_encoder(model_config(config), feature_names=data.names, seed=0)
+    encoder = build_encoder(model_config(config), feature_names=data.names, seed=0)
     name = f"{arm['optimizer']}-s{arm['seed']}"
     load_weights(
         encoder,
@@ -231,9 +231,8 @@ def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any])
         market.spans.test[0],
         min((market.spans.test[0] + market.spans.test[1]) // 2, market.spans.test[1] - horizon - 1),
     )
-    x, y = windows_at(data.values, torch.tensor([origin]), encoder.config.bars, horizon)
-    with torch.no_grad():
-        forecast = encoder.forecast(x)
+    [(x, y, output)] = forecasts(encoder, WindowTable(encoder, data, origin + 1), torch.tensor([origin]))
+    forecast = encoder.to_units(output)
     return Forecast(
         feature=data.names[column],
         past=tuple(x[0, -72:, column].tolist()),
