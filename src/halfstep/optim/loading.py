@@ -62,7 +62,8 @@ def arranged(
 
 def _saved_names(group: dict[str, Any]) -> list[str]:
     """Return the names a saved group knows: torch keeps a list, the published package one name per group."""
-    return group.get("param_names", [group["name"]] if "name" in group else [])
+    names: list[str] = group.get("param_names", [group["name"]] if "name" in group else [])
+    return names
 
 
 def _hyper(group: dict[str, Any]) -> dict[str, Any]:
