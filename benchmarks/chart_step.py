@@ -11,7 +11,14 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-MARKS = {"square": "s", "rows of 4096": "D", "rows of 7": "v", "vector": "|", "transformer": "o", "3 x 3 convolution": "^"}
+MARKS = {
+    "square": "s",
+    "rows of 4096": "D",
+    "rows of 7": "v",
+    "vector": "|",
+    "transformer": "o",
+    "3 x 3 convolution": "^",
+}
 
 
 def main(source: Path, target: Path) -> None:

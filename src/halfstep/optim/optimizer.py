@@ -12,6 +12,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from halfstep.optim.blocks import BlockSpec
 from halfstep.optim.launcher import Entry, refuse_sparse
+from halfstep.optim.loading import arranged
 from halfstep.optim.partition import (
     NormRule,
     Partition,
@@ -210,40 +211,36 @@ class AdamMini(Optimizer):
                     found.append(name)
         return found
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state written by AdamMini or by ``torch.optim.Adam``/``AdamW``.
+    @property
+    def partition(self) -> Partition | None:
+        """The partition this optimizer was made with."""
+        return self._partition
 
-        A full-size second moment is averaged over each block. Moments keep float32 whatever the parameters are.
+    @property
+    def block_specs(self) -> list[list[BlockSpec]]:
+        """The blocks of every parameter, in the order of `param_groups`."""
+        return self._specs
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of AdamMini, of ``torch.optim.Adam``/``AdamW``, or of the published adam-mini package.
+
+        A full-size second moment is averaged over each block. Moments keep float32 whatever the parameters are. Where
+        the groups differ, parameters are matched by name or order, and hyper-parameters stay as they are.
 
         Raises:
-            ValueError: a second moment of neither layout; the message names both shapes.
+            ValueError: the state of other parameters; the message names the parameter and both shapes.
         """
+        state_dict = arranged(state_dict, self.param_groups, self._specs)
         super().load_state_dict(state_dict)
-        group_of = {param: group for group in self.param_groups for param in group["params"]}
-        saved = dict(enumerate(p for group in state_dict["param_groups"] for p in group["params"]))
-        ours = [
-            (p, s)
-            for group, specs in zip(self.param_groups, self._specs, strict=True)
-            for p, s in zip(group["params"], specs, strict=True)
-        ]
-        for position, (param, spec) in enumerate(ours):
-            entry = state_dict["state"].get(saved[position])
-            if not entry:
-                continue
-            wide = torch.promote_types(param.dtype, torch.float32)
-            second = entry["exp_avg_sq"].to(param.device, wide)
-            if tuple(second.shape) != spec.state_shape:
-                if tuple(second.shape) != spec.shape:
-                    raise ValueError(
-                        f"exp_avg_sq: shape {tuple(second.shape)} for parameter {position} of shape {spec.shape}, "
-                        f"must be {spec.state_shape} or {spec.shape}. Load the state of the same model and partition."
-                    )
-                inside = [axis for axis in range(second.dim()) if axis not in spec.row_axes]
-                second = spec.block_mean(second.mean(inside, keepdim=True) if inside else second)
-            state = _fresh_state(param, spec, on_device=group_of[param]["capturable"])
-            state["step"].copy_(torch.as_tensor(entry["step"]))
-            state["exp_avg"].copy_(entry["exp_avg"])
-            state["exp_avg_sq"].copy_(second)
+        params = [(p, group) for group in self.param_groups for p in group["params"]]
+        specs = [spec for row in self._specs for spec in row]
+        for position, entry in state_dict[
+            "state"
+        ].items():  # torch rounded the moments to the parameter's dtype
+            param, group = params[position]
+            state = _fresh_state(param, specs[position], on_device=group["capturable"])
+            for key, tensor in state.items():
+                tensor.copy_(entry[key])
             self.state[param] = state
         self._plan = None
 
@@ -308,7 +305,10 @@ def _refuse_complex(name: str, param: Tensor) -> None:
 def _check(values: dict[str, Any]) -> None:
     """Refuse hyper-parameters out of range, each with its name and value."""
     for name in ("lr", "eps", "weight_decay"):
-        value = float(values[name])
+        value = values[name]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"{name}: a tensor of shape {tuple(value.shape)}, must have one element.")
+        value = float(value)
         if not value >= 0:
             raise ValueError(f"{name}: {value}, must be 0 or more.")
     for name, beta in zip(("beta1", "beta2"), values["betas"], strict=True):
