@@ -136,7 +136,8 @@ def plan_for(
 class ShardedPlan:
     """The plan of an optimizer that has DTensors among its parameters.
 
-    All ranks of a mesh make it, step it and ask for its sum together, whether or not they hold a part of everything.
+    All ranks of a mesh make it, step it and ask for its sum together, whether or not they hold a part of everything;
+    a DTensor has a gradient on all of them or on none.
 
     Args:
         entries, waiting, states: as `halfstep.optim.plan.make_plan` gets them.
@@ -440,53 +441,55 @@ def _pieces(spec: BlockSpec, shape: tuple[int, ...], spread: _Spread) -> tuple[B
         shape: of this rank's part.
     """
     local = replace(spec, shape=shape)
-    inside = [dim for dim, axis in spread.axis.items() if axis not in spec.row_axes]
     across = [dim for dim, axis in spread.axis.items() if axis in spec.row_axes]
+    inside = [dim for dim, axis in spread.axis.items() if axis not in spec.row_axes]
     if math.prod(spec.shape) == 0 or not (inside or (spec.sections and across)):
         return local, None
 
-    block_of_row = _block_of_row(spec)  # of the whole parameter, as everything up to `here`
+    block_of_row = _block_of_row(spec)  # of the whole parameter
     rows_of_block = torch.bincount(block_of_row)
     owner_of_row = {dim: _by_row(spec, spread.axis[dim], spread.owner[dim]) for dim in across}
     is_split = {
         dim: _extreme(block_of_row, owner, "amin") != _extreme(block_of_row, owner, "amax")
         for dim, owner in owner_of_row.items()
     }
-    is_cut = torch.full((len(rows_of_block),), bool(inside))
-    for split in is_split.values():
-        is_cut |= split
-    cutting = [dim for dim in spread.axis if dim in inside or bool(is_split[dim].any())]
-
-    shared = torch.ones(len(block_of_row), dtype=torch.bool)  # rows on the ranks that hold the pieces together
-    here = torch.ones(len(block_of_row), dtype=torch.bool)
+    is_here = torch.ones(len(block_of_row), dtype=torch.bool)  # rows of this rank
+    is_near = torch.ones(
+        len(block_of_row), dtype=torch.bool
+    )  # rows of the ranks that hold pieces of its blocks
     for dim, owner in owner_of_row.items():
-        here &= owner == spread.here[dim]
-        if dim not in cutting:
-            shared &= owner == spread.here[dim]
-    is_shared = torch.zeros(len(rows_of_block), dtype=torch.bool)
-    is_shared[block_of_row[shared]] = True
-    number = (is_cut & is_shared).cumsum(0) - 1
+        is_here &= owner == spread.here[dim]
+        if not is_split[dim].any():
+            is_near &= owner == spread.here[dim]
 
-    block_here = block_of_row[here]
+    block_here = block_of_row[is_here]
     block, rows = torch.unique_consecutive(block_here, return_counts=True)
     if spec.sections:
         runs = [(size, len(list(run))) for size, run in groupby(rows.tolist())]
         local = replace(local, sections=tuple((size * count, size) for size, count in runs))
-    if not bool(is_cut.any()):
+    is_cut = torch.stack([torch.full((len(rows_of_block),), bool(inside)), *is_split.values()]).any(0)
+    if not is_cut.any():
         return local, None
+
+    shared = torch.zeros(len(rows_of_block), dtype=torch.bool)
+    shared[block_of_row[is_near]] = True
+    shared &= is_cut
+    number = shared.cumsum(0) - 1
     width, width_here = (
         math.prod(n for axis, n in enumerate(s.shape) if axis not in s.row_axes) for s in (spec, local)
     )
-    cut_piece, cut_row = is_cut[block], is_cut[block_here].nonzero().flatten()
+    piece, row = is_cut[block], is_cut[block_here].nonzero().flatten()
     return local, _Cut(
-        groups=tuple(spread.groups[dim] for dim in cutting),
-        blocks=int((is_cut & is_shared).sum()),
-        block=number[block[cut_piece]],
-        first_row=(rows.cumsum(0) - rows)[cut_piece],
-        elements=rows[cut_piece] * width_here,
-        row=cut_row,
-        block_of_row=number[block_here[cut_row]],
-        elements_of_row=rows_of_block[block_here[cut_row]] * width,
+        groups=tuple(
+            group for dim, group in spread.groups.items() if dim in inside or bool(is_split[dim].any())
+        ),
+        blocks=int(shared.sum()),
+        block=number[block[piece]],
+        first_row=(rows.cumsum(0) - rows)[piece],
+        elements=rows[piece] * width_here,
+        row=row,
+        block_of_row=number[block_here[row]],
+        elements_of_row=rows_of_block[block_here[row]] * width,
     )
 
 

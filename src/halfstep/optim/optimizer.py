@@ -204,7 +204,9 @@ class AdamMini(Optimizer):
 
     def state_bytes(self) -> int:
         """Return the bytes of optimizer state that this process holds: distinct storages, step counts left out."""
-        tensors = [local_part(state[key]) for state in self.state.values() for key in _MOMENTS if key in state]
+        tensors = [
+            local_part(state[key]) for state in self.state.values() for key in _MOMENTS if key in state
+        ]
         storages = {
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()
         }
