@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -186,7 +187,12 @@ def cut_blocks_on_four(folder: Path) -> None:
         ("tp", (9, 2), 3, [R, S0]), ("none", (9, 2), 3, [R, R]), ("whole", (3, 3), "tensor", [strided, S0]),
     ]  # fmt: skip
     compare_layouts(square, both, collectives=2)
-    compare_layouts(square, both[:1], collectives=1)  # rows are whole along dp: only tp sums
+    with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as reduced:
+        compare_layouts(
+            square, both[:1], collectives=1
+        )  # rows are whole along dp: only tp sums, and only its rows
+    sizes = {call.args[0].numel() for call in reduced.call_args_list if call.args[0].dtype == torch.float32}
+    assert sizes == {3}, sizes
 
 
 def models_on_four(folder: Path) -> None:
