@@ -41,6 +41,25 @@ def test_readme_examples_run(code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+PAGES = {
+    path.name: "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.S))
+    for path in sorted((ROOT / "docs").glob("*.md"))
+}
+
+
+@pytest.mark.parametrize("page", [name for name, code in PAGES.items() if code])
+def test_examples_of_documents_run(page: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PAGES[page]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_readme_names_what_exists() -> None:
     for script in re.findall(r"\./(scripts/\w+)", README):
         assert (ROOT / script).is_file(), script

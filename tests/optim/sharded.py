@@ -30,7 +30,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from halfstep.optim.optimizer import AdamMini
-from halfstep.optim.partition import Rule, partition_model
+from halfstep.optim.partition import Rule, head, partition_model
 
 R, S0, S1 = Replicate(), Shard(0), Shard(1)
 
@@ -111,7 +111,7 @@ def compare_layouts(mesh: Any, cases: Sequence[Case], *, collectives: int, **opt
         value = torch.randn(shape, generator=generator, dtype=dtype)
         sharded.register_parameter(name, nn.Parameter(place(value, mesh, placements)))
         whole.register_parameter(name, nn.Parameter(value.clone()))
-    rules = [Rule(name, blocks) for name, _, blocks, _ in cases]
+    rules = [Rule(name, head(n) if isinstance(n, int) else n) for name, _, n, _ in cases]
     optimizers = [
         AdamMini(
             m.named_parameters(),
@@ -214,7 +214,7 @@ def models_on_four(folder: Path) -> None:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 5))
 
-    rules = [Rule("0.weight", 2), Rule("2.weight", 5)]
+    rules = [Rule("0.weight", head(2)), Rule("2.weight", head(5))]
     finished = []
     for parallel in (False, True):
         model = two_layers()
@@ -499,7 +499,7 @@ def main(rank: int, ranks: int, folder: Path, checks: Sequence[str]) -> None:
     rendezvous = f"file://{folder}/rendezvous-{ranks}"
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        backend, init_method=rendezvous, rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
+        backend, init_method=rendezvous, rank=rank, world_size=ranks, timeout=timedelta(seconds=240)
     )
     outcomes: dict[str, str] = {}
     for check in checks:

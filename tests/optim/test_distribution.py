@@ -39,7 +39,7 @@ def run_checks(ranks: int, folder: Path, checks: list[str]) -> Outcomes:
         for rank in range(ranks)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        outputs = [process.communicate(timeout=540)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -274,21 +274,6 @@ def test_save_load_continue_equals_continue() -> None:
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))
 
 
-@pytest.mark.pitfall("C17")
-def test_state_is_halved_for_every_layer_kind() -> None:
-    lstm = nn.LSTM(1080, 256)
-    numbers = sum(spec.state_numbers for spec in partition_model(lstm).specs.values())
-    # weights 1,368,064 + 2,048 rows; biases 2,048 and as many second moments
-    assert numbers == 1_374_208
-    for module in (nn.Conv1d(16, 32, 5), nn.MultiheadAttention(128, 4), nn.Linear(64, 64)):
-        optimizer = AdamMini.for_model(module)
-        for param in module.parameters():
-            param.grad = torch.ones_like(param)
-        optimizer.step()
-        assert optimizer.state_bytes() == partition_model(module).state_bytes()
-        assert optimizer.state_bytes() < 0.52 * 8 * sum(p.numel() for p in module.parameters())
-
-
 def quadratic_losses(seed: int) -> tuple[float, float]:
     """Return loss / initial loss after 200 steps with one rate per block and with one rate per element."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -18,6 +18,7 @@ from halfstep.config.load import merged, read_toml
 from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 
+Flags = TypeVar("Flags")
 ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
 
 
@@ -39,6 +40,24 @@ class ProgramFlags:
     """Print the resolved configuration and the plan, and stop."""
     json: bool = False
     """Print the final metrics as JSON to standard output; everything else goes to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionFlags:
+    """Flags of ``halfstep partition``."""
+
+    model: str
+    """What to look at: transformers:Qwen3Config (any configuration class of Hugging Face), preset:default (networks
+    of halfstep), package.module:Name or file.py:Name (a torch module, or what makes one), or weights.safetensors."""
+    set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
+    """Sizes that replace the defaults of the configuration or arguments of what makes the model, as NAME=VALUE:
+    --set hidden_size=64 num_hidden_layers=2"""
+    value: Literal["row", "tensor"] = "row"
+    """Blocks of value projections: one per output unit, or one for each projection (runs under 10,000 steps)."""
+    norm: Literal["tensor", "element"] | None = None
+    """Blocks of gains and other vectors: one each, or one per element. Default: tensor; presets take element."""
+    json: bool = False
+    """Print the table as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +107,17 @@ def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
     return Request(flags=given.program, config=merged(base, changes, source="command line"), argv=tuple(argv))
+
+
+def parse_plain(verb: str, description: str, argv: Sequence[str], flags: type[Flags]) -> Flags:
+    """Return the flags of a verb that reads no configuration; prints help or a usage error and exits as `parse`."""
+    return tyro.cli(
+        flags,
+        prog=f"halfstep {verb}",
+        description=description,
+        args=list(argv),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _base(argv: Sequence[str]) -> Config:

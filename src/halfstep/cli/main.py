@@ -37,6 +37,9 @@ class Verb:
 
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
+    Verb(
+        "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
+    ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
     Verb(
         "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"

@@ -45,3 +45,14 @@ def doctor(description: str, argv: Sequence[str]) -> int:
     from halfstep.cli.programs.doctor import examine  # heavy: torch
 
     return examine(console())
+
+
+def partition(description: str, argv: Sequence[str]) -> int:
+    """Print the blocks of a model and the optimizer state they need."""
+    request = flags.parse_plain("partition", description, argv, flags.PartitionFlags)
+    from halfstep.cli.programs.partition import describe  # heavy: torch
+
+    found = describe(request)
+    text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
+    sys.stdout.write(text + "\n")
+    return 0

@@ -12,14 +12,18 @@ from halfstep._lazy import lazy_names
 if TYPE_CHECKING:
     from halfstep.optim.optimizer import AdamMini
     from halfstep.optim.partition import Partition, partition_model
+    from halfstep.optim.rules import Rule, head, sections
 
-__all__ = ["AdamMini", "Partition", "partition_model"]
+__all__ = ["AdamMini", "Partition", "Rule", "head", "partition_model", "sections"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "AdamMini": "halfstep.optim.optimizer",
         "Partition": "halfstep.optim.partition",
+        "Rule": "halfstep.optim.rules",
+        "head": "halfstep.optim.rules",
         "partition_model": "halfstep.optim.partition",
+        "sections": "halfstep.optim.rules",
     },
 )

@@ -33,6 +33,8 @@ STORAGE = {
 }
 """How compiled code sees each dtype; see `halfstep.optim.kernels.storage`."""
 
+_address: Callable[[Any], int] = Tensor.data_ptr
+_is_dense: Callable[[Any], bool] = Tensor.is_contiguous
 _moments = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
 _one_at_a_time = threading.Lock()  # numba's simplest threading layer allows one parallel region in a process
 
@@ -133,10 +135,10 @@ class Launcher:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.params = [entry.param for entry in entries]
         self._names = [entry.name for entry in entries]
-        self._states = [entry.state for entry in entries]
-        self._held = [_moments(state) for state in self._states]
+        self._held = [(entry.state, _moments(entry.state)) for entry in entries]
         self._weights = [param.data_ptr() for param in self.params]
         self._is_dense = [param.is_contiguous() for param in self.params]
+        self._permuted: Sequence[int] = [row for row, dense in enumerate(self._is_dense) if not dense]
         self._sizes = [param.numel() for param in self.params]
         self._gradients: list[int] = []
         self._groups = list(_runs(entry.group for entry in entries))
@@ -147,18 +149,23 @@ class Launcher:
         self._tensors = np.zeros(len(entries), TENSOR_RECORD)
         self._tensors["param"] = self._weights
         for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
-            self._tensors[key] = [moments[number].data_ptr() for moments in self._held]
+            self._tensors[key] = [moments[number].data_ptr() for _, moments in self._held]
         self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
         self._elements = int(self._layout.weights.sum())
         self._totals = np.zeros(len(self._layout.tasks))
+        self._sums = np.zeros(self._layout.sums, self._wide.dtype)
         self._header = np.zeros(_kernels().HEADER, np.int64)
         self._threads = 0
 
     def is_current(self) -> bool:
         """Return whether weights and moments are still the tensors of the tables."""
-        return [param.data_ptr() for param in self.params] == self._weights and all(
-            now[0] is held[0] and now[1] is held[1] and now[2] is held[2]
-            for now, held in zip(map(_moments, self._states), self._held, strict=True)
+        return (
+            list(map(Tensor.data_ptr, self.params)) == self._weights
+            and list(map(Tensor.numel, self.params)) == self._sizes
+            and all(
+                state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
+                    for state, (first, second, step) in self._held
+            )
         )
 
     def step(self, scale: float) -> None:
@@ -179,23 +186,16 @@ class Launcher:
         return total
 
     def _launch(self, serial: Callable[..., Any], parallel: Callable[..., Any], *arguments: Any) -> Any:
-        threads = 1 if self._elements < SERIAL_ELEMENTS or _process.lost_pool else torch.get_num_threads()
+        threads = torch.get_num_threads() if self._elements >= SERIAL_ELEMENTS else 1
+        if _process.lost_pool:
+            threads = 1
         if threads != self._threads:
             self._share_out(threads)
         if threads == 1:
             return serial(self._header, *arguments)
-        numba = importlib.import_module("numba")
         with _one_at_a_time:
             _process.has_pool = True
-            before = numba.get_num_threads()
-            wanted = min(threads, numba.config.NUMBA_NUM_THREADS)
-            if wanted == before:
-                return parallel(self._header, *arguments)
-            numba.set_num_threads(wanted)
-            try:
-                return parallel(self._header, *arguments)
-            finally:
-                numba.set_num_threads(before)
+            return _with_threads(threads, parallel, self._header, *arguments)
 
     def _share_out(self, threads: int) -> None:
         """Give every thread its tasks and scratch memory, and write down where the tables are."""
@@ -207,42 +207,39 @@ class Launcher:
         places = [number for table in tables for number in (table.ctypes.data, len(table))]
         self._header[:] = [
             *places, self._totals.ctypes.data, self._lanes.ctypes.data, threads,
-            self._scratch.ctypes.data, layout.widest,
+            self._scratch.ctypes.data, layout.widest, self._sums.ctypes.data, layout.sums,
         ]  # fmt: skip
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
         grads = [param.grad for param in self.params]
         try:
-            addresses = [0 if grad is None else grad.data_ptr() for grad in grads]
+            addresses = list(map(_address, grads))
+            dense = list(map(_is_dense, grads))
+        except TypeError:  # there is a None among them
+            addresses = [0 if grad is None else _address(grad) for grad in grads]
+            dense = [
+                is_dense if grad is None else _is_dense(grad)
+                for grad, is_dense in zip(grads, self._is_dense, strict=True)
+            ]
         except RuntimeError:  # a gradient without memory of its own
             for name, grad in zip(self._names, grads, strict=True):
                 if grad is not None:
                     refuse_sparse(name, grad)
             raise
-        sizes = [
-            size if grad is None else grad.numel() for grad, size in zip(grads, self._sizes, strict=True)
-        ]
-        if sizes != self._sizes:  # nothing may be read beyond the end of a gradient
-            self._refuse_sizes(sizes)
         held: list[Tensor] = []
-        dense = [grad is None or grad.is_contiguous() for grad in grads]
+        rows = self._permuted
         if dense != self._is_dense:
-            for row, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
-                if grad is not None and grad.stride() != param.stride():
-                    held.append(torch.empty_like(param).copy_(grad))
-                    addresses[row] = held[-1].data_ptr()
+            rows = range(len(grads))
+        for row in rows:
+            grad, param = grads[row], self.params[row]
+            if grad is not None and grad.stride() != param.stride():
+                held.append(torch.empty_like(param).copy_(grad))
+                addresses[row] = held[-1].data_ptr()
         if addresses != self._gradients:
             self._tensors["grad"] = addresses
             self._gradients = addresses
         return held
-
-    def _refuse_sizes(self, sizes: list[int]) -> None:
-        number = next(k for k, size in enumerate(sizes) if size != self._sizes[k])
-        raise RuntimeError(
-            f"{self._names[number]}: a gradient of {sizes[number]} elements, and a state made for {self._sizes[number]}. "
-            "Make a new optimizer after changing a parameter's shape."
-        )
 
     def _find_hyper(self) -> None:
         """Put the hyper-parameters into the table where any has changed."""
@@ -257,6 +254,21 @@ class Launcher:
             tensors = self._tensors[rows]
             tensors["lr"], tensors["beta1"], tensors["beta2"] = lr, beta1, beta2
             tensors["eps"], tensors["weight_decay"], tensors["sign"] = eps, decay, -1.0 if maximize else 1.0
+
+
+def _with_threads(threads: int, launch: Callable[..., Any], *arguments: Any) -> Any:
+    """Launch a parallel kernel on at most so many threads, and leave numba's own setting as it was."""
+    import numba  # here, because it is optional
+
+    before = numba.get_num_threads()
+    wanted = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    if wanted == before:
+        return launch(*arguments)
+    numba.set_num_threads(wanted)
+    try:
+        return launch(*arguments)
+    finally:
+        numba.set_num_threads(before)
 
 
 def _runs(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], slice]]:

@@ -22,7 +22,15 @@ from halfstep.optim.distribution import (
     zeros_by_row,
 )
 from halfstep.optim.launcher import Entry, refuse_sparse
-from halfstep.optim.partition import NormRule, Partition, Rule, ValueRule, partition_model, spec_for_shape
+from halfstep.optim.partition import (
+    NormRule,
+    Partition,
+    Rule,
+    ValueRule,
+    decay_groups,
+    partition_model,
+    spec_for_shape,
+)
 from halfstep.optim.plan import Plan
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -99,12 +107,7 @@ class AdamMini(Optimizer):
     ) -> Self:
         """Return an optimizer for a whole model: its partition, and decay for matrices but not for vectors."""
         partition = partition_model(model, rules=tuple(rules), value=value, norm=norm)
-        trained = {name: param for name, param in partition.parameters.items() if param.requires_grad}
-        groups = [
-            {"params": [(n, p) for n, p in trained.items() if p.dim() >= 2], "weight_decay": weight_decay},
-            {"params": [(n, p) for n, p in trained.items() if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        return cls([g for g in groups if g["params"]], lr, betas, eps, weight_decay, partition=partition)
+        return cls(decay_groups(model, weight_decay), lr, betas, eps, weight_decay, partition=partition)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters' blocks are decided here, once."""
@@ -167,7 +170,6 @@ class AdamMini(Optimizer):
         self._current_plan().step(scale)
         return loss
 
-    @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float, *, error_if_nonfinite: bool = False) -> Tensor:
         """Return the global norm of all gradients, and make the next `step` scale them to at most ``max_norm``.
 
@@ -188,7 +190,7 @@ class AdamMini(Optimizer):
             root = math.sqrt(total)
             factor = max_norm / (root + 1e-6)
             self._clip_factor = 1.0 if factor > 1.0 else factor  # NaN stays
-            norm = torch.tensor(root, dtype=torch.float32)
+            norm = torch.scalar_tensor(root, dtype=torch.float32)
         if error_if_nonfinite and not bool(norm.isfinite()):
             self._clip_factor = 1.0
             raise RuntimeError(

@@ -49,12 +49,7 @@ class Plan:
     def square_sum(self) -> float | Tensor:
         """Return the sum of the squares of all gradients."""
         total: float | Tensor = sum(launcher.square_sum() for launcher in self.launchers)
-        for entry in self.plain:
-            if entry.param.grad is not None:
-                refuse_sparse(entry.name, entry.param.grad)
-                wide = torch.promote_types(entry.param.dtype, torch.float32)
-                total = total + torch.linalg.vector_norm(entry.param.grad, dtype=wide).double().square()
-        return total
+        return total + _square_sum_plain(self.plain) if self.plain else total
 
 
 def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tensor, Any]) -> Plan:
@@ -80,6 +75,17 @@ def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tens
             plain.append(entry)
     launchers = [Launcher(same_dtype) for same_dtype in fast.values()]
     return Plan(launchers, plain, waiting, states, list(states.values()))
+
+
+@torch.no_grad()
+def _square_sum_plain(entries: Iterable[Entry]) -> float | Tensor:
+    total: float | Tensor = 0.0
+    for entry in entries:
+        if entry.param.grad is not None:
+            refuse_sparse(entry.name, entry.param.grad)
+            wide = torch.promote_types(entry.param.dtype, torch.float32)
+            total = total + torch.linalg.vector_norm(entry.param.grad, dtype=wide).double().square()
+    return total
 
 
 @torch.no_grad()

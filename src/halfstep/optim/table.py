@@ -1,13 +1,13 @@
 """Blocks of many tensors as tables of records, which one launch of a compiled kernel can walk.
 
 A *segment* is a run of blocks of one length inside one tensor; a *task* some consecutive blocks of a segment, about as
-many elements as fit the fastest caches, so that tasks can be shared out between threads. A block longer than
-`LONGEST` is cut into *pieces*, which are summed first and updated afterwards.
+many elements as fit the fastest caches, so that tasks can be shared out between threads. What is larger than `LONGEST`
+and cannot be cut between blocks is cut into *pieces*, which are summed first and updated afterwards.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from halfstep.optim.blocks import BlockSpec
 
-ELEMENT, ROWS, COLUMNS, WHOLE = 0, 1, 2, 3
-"""Kinds of segment: single elements; blocks that are contiguous; blocks along an inner axis; one block in pieces."""
+ELEMENT, ROWS, COLUMNS, WHOLE, SLAB = 0, 1, 2, 3, 4
+"""Kinds of segment: single elements; blocks that are contiguous; blocks along an inner axis (weights stored [in, out]);
+and what is too large for the cache: one contiguous block, or blocks along an inner axis, both done in pieces."""
 
 TASK = 2**15  # elements of a task
 LONGEST = 2**17  # elements of a block that is read twice in one go: half a megabyte of float32
-NARROWEST = 512  # columns of a task over an inner axis: half a page of memory
-SHORT = 64  # elements up to which blocks are done many at once
+PIECES = 16  # of a `SLAB`: their sums of columns need memory
+SHORT = 31  # elements up to which blocks are done many at once
 CHUNK = 4096  # elements that are added, or done at once, in the fastest cache
 
 TENSOR_RECORD = np.dtype(
@@ -40,17 +41,18 @@ SEGMENT_RECORD = np.dtype(
 )
 """A `Segment` of a tensor; where it is `WHOLE`, its block's elements count as ``blocks`` of ``length`` 1."""
 
-TASK_RECORD = np.dtype([(name, np.int64) for name in ("segment", "begin", "end", "piece")])
-"""Blocks ``begin`` to ``end - 1`` of a segment; of a `WHOLE` segment: elements, and the block's first piece."""
+TASK_RECORD = np.dtype([(name, np.int64) for name in ("segment", "begin", "end", "whole")])
+"""Blocks ``begin`` to ``end - 1`` of a segment; of a `WHOLE`: elements; of a `SLAB`: runs. Then the row in `WHOLE_RECORD`."""
 
 PIECE_RECORD = np.dtype(
-    [(name, np.int64) for name in ("segment", "begin", "end")]
-    + [(name, np.float64) for name in ("squares", "size")]
+    [(name, np.int64) for name in ("segment", "begin", "end", "sums")] + [("squares", np.float64)]
 )
-"""Elements of a long block, their sum of squares, and (in the block's first piece) the block's step size."""
+"""Elements of a `WHOLE` and their sum of squares, or runs of a `SLAB` and where the sums of its columns stand."""
 
-WHOLE_RECORD = np.dtype([(name, np.int64) for name in ("segment", "begin", "end")])
-"""A long block: its segment, its first piece and one past its last."""
+WHOLE_RECORD = np.dtype(
+    [(name, np.int64) for name in ("segment", "begin", "end", "sizes")] + [("size", np.float64)]
+)
+"""A segment in pieces: its first piece, one past its last; a `WHOLE`'s step size, or where those of a `SLAB`'s columns stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Segment:
     """A run of blocks of one length.
 
     Attributes:
-        kind: `ELEMENT`, `ROWS`, `COLUMNS` or `WHOLE`.
+        kind: `ELEMENT`, `ROWS`, `COLUMNS`, `WHOLE` or `SLAB`.
         first, first_row: where its first element and its first second moment stand in their tensors.
         blocks: number of blocks.
         length: elements of a block in each run.
@@ -155,7 +157,8 @@ def memory_order(tensor: Tensor) -> tuple[int, ...] | None:
     """Return a dense tensor's axes from the outermost to the innermost in memory, or None if it has gaps or overlaps."""
     if tensor.is_contiguous():
         return tuple(range(tensor.dim()))
-    order = sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis))
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda axis: (-strides[axis], axis))
     return tuple(order) if tensor.permute(order).is_contiguous() else None
 
 
@@ -166,6 +169,7 @@ class Layout:
     Attributes:
         segments, tasks, pieces, wholes: records as named above.
         weights: elements of each task.
+        sums: numbers that the pieces of slabs need for the sums and step sizes of their columns.
         widest: numbers that a task needs thrice as scratch memory.
     """
 
@@ -174,6 +178,7 @@ class Layout:
     pieces: npt.NDArray[Any]
     wholes: npt.NDArray[Any]
     weights: npt.NDArray[np.int64]
+    sums: int
     widest: int
 
     def lanes(self, threads: int) -> npt.NDArray[np.int64]:
@@ -187,44 +192,52 @@ def layout_of(tensors: Iterable[Iterable[Segment]]) -> Layout:
     segments: list[tuple[int, ...]] = []
     tasks: list[tuple[int, ...]] = []
     pieces: list[tuple[float, ...]] = []
-    wholes: list[tuple[int, ...]] = []
+    wholes: list[tuple[float, ...]] = []
     weights: list[int] = []
-    widest = CHUNK
+    sums, widest = 0, CHUNK
     for number, found in enumerate(tensors):
-        for s in _without_long_blocks(found):
-            index, piece = len(segments), len(pieces)
+        for s in _in_pieces(found):
+            index = len(segments)
             segments.append(
                 (number, s.kind, s.first, s.first_row, s.blocks, s.length, s.held, s.outer, s.stride)
             )
-            per_task = max(1, TASK // (s.length * s.outer))
-            if s.kind == COLUMNS:
-                per_task = max(per_task, -(-NARROWEST // s.length))
-                widest = max(widest, min(per_task, s.blocks) * s.length)
-            for begin in range(0, s.blocks, per_task):
-                end = min(begin + per_task, s.blocks)
-                tasks.append((index, begin, end, piece))
-                weights.append((end - begin) * s.length * s.outer)
-                if s.kind == WHOLE:
-                    pieces.append((index, begin, end, 0.0, 0.0))
-            if s.kind == WHOLE:
-                wholes.append((index, piece, len(pieces)))
+            width = s.blocks * s.length
+            steps, weight = (s.outer, width) if s.kind == SLAB else (s.blocks, s.length * s.outer)
+            if s.kind in (COLUMNS, SLAB):
+                widest = max(widest, width)
+            per_task = steps if s.kind == COLUMNS else max(1, TASK // weight)
+            for begin in range(0, steps, per_task):
+                end = min(begin + per_task, steps)
+                tasks.append((index, begin, end, len(wholes)))
+                weights.append((end - begin) * weight)
+            if s.kind in (WHOLE, SLAB):
+                first = len(pieces)
+                per_piece = TASK if s.kind == WHOLE else -(-steps // PIECES)
+                for begin in range(0, steps, per_piece):
+                    pieces.append((index, begin, min(begin + per_piece, steps), sums, 0.0))
+                    sums += width if s.kind == SLAB else 0
+                wholes.append((index, first, len(pieces), sums, 0.0))
+                sums += width if s.kind == SLAB else 0
     return Layout(
         segments=np.array(segments, SEGMENT_RECORD),
         tasks=np.array(tasks, TASK_RECORD),
         pieces=np.array(pieces, PIECE_RECORD),
         wholes=np.array(wholes, WHOLE_RECORD),
         weights=np.array(weights, np.int64),
+        sums=sums,
         widest=widest,
     )
 
 
-def _without_long_blocks(segments: Iterable[Segment]) -> Iterable[Segment]:
-    """Yield the segments, with each block that is too long for a cache as a segment of its own."""
+def _in_pieces(segments: Iterable[Segment]) -> Iterable[Segment]:
+    """Yield the segments; each block, or set of interleaved blocks, that is too large for the cache as one in pieces."""
     for s in segments:
         if s.kind == ROWS and s.length > LONGEST:
             for block in range(s.blocks):
                 yield Segment(
                     WHOLE, s.first + block * s.length, s.first_row + block * s.held, s.length, 1, s.held
                 )
+        elif s.kind == COLUMNS and s.blocks * s.length * s.outer > LONGEST:
+            yield replace(s, kind=SLAB)
         else:
             yield s

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange
+from numba.extending import register_jitable
 
 from halfstep.optim.kernels.storage import load, narrow, records, store, view
 from halfstep.optim.table import (
@@ -28,8 +29,10 @@ from halfstep.optim.table import (
     ROWS,
     SEGMENT_RECORD,
     SHORT,
+    SLAB,
     TASK_RECORD,
     TENSOR_RECORD,
+    WHOLE,
     WHOLE_RECORD,
 )
 
@@ -44,28 +47,58 @@ TENSORS, TENSOR_COUNT, SEGMENTS, SEGMENT_COUNT, TASKS, TASK_COUNT, PIECES, PIECE
     6,
     7,
 )
-WHOLES, WHOLE_COUNT, TOTALS, LANES, LANE_COUNT, SCRATCH, SCRATCH_WIDTH = 8, 9, 10, 11, 12, 13, 14
-HEADER = 15
+WHOLES, WHOLE_COUNT, TOTALS, LANES, LANE_COUNT, SCRATCH, SCRATCH_WIDTH, SUMS, SUM_COUNT = (
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+    16,
+)
+HEADER = 17
+
+FEW = 1024  # elements of short blocks that are done at once: all that is read must fit the fastest cache
+RUNS = 128  # runs whose squares are added in the arithmetic's own type
 
 # the order of sums and fused multiply-add are free; NaN and infinity are not assumed away, nor division by 0 an error
 _compiled: Any = njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
 )
+_inlined: Any = register_jitable(inline="always")  # every level of compiled functions costs compilation time
 
 
-@_compiled
+@_inlined
 def _tensors(header):
     return records(header[TENSORS], header[TENSOR_COUNT], TENSOR_RECORD)
 
 
-@_compiled
+@_inlined
 def _segments(header):
     return records(header[SEGMENTS], header[SEGMENT_COUNT], SEGMENT_RECORD)
 
 
-@_compiled
+@_inlined
 def _pieces(header):
     return records(header[PIECES], header[PIECE_COUNT], PIECE_RECORD)
+
+
+@_inlined
+def _wholes(header):
+    return records(header[WHOLES], header[WHOLE_COUNT], WHOLE_RECORD)
+
+
+@_inlined
+def _sums(header, wide):
+    return view(header[SUMS], 0, header[SUM_COUNT], wide)
+
+
+@_inlined
+def _scratch(header, lane, wide):
+    width = header[SCRATCH_WIDTH]
+    return view(header[SCRATCH], lane * 3 * width, 3 * width, wide).reshape(3, width)
 
 
 @_compiled
@@ -139,11 +172,79 @@ def _rows(tensor, segment, begin, end, token, wide):
         _update(p, g, m, size, tensor)
 
 
+@_inlined
+def _sum_each(g, length, squares):
+    for block in range(len(squares)):
+        total = narrow(g, 0.0)
+        for i in range(length):
+            x = load(g, block * length + i)
+            total += x * x
+        squares[block] = total
+
+
+@_inlined
+def _spread_each(sizes, length, spread):
+    for block in range(len(sizes)):
+        size = sizes[block]
+        for i in range(length):
+            spread[block * length + i] = size
+
+
+@_compiled
+def _sum_short_rows(g, length, squares):
+    """Write the sum of squares of every row of g; a length the compiler knows makes code several times as fast."""
+    if length == 2:
+        _sum_each(g, 2, squares)
+    elif length == 3:
+        _sum_each(g, 3, squares)
+    elif length == 4:
+        _sum_each(g, 4, squares)
+    elif length == 5:
+        _sum_each(g, 5, squares)
+    elif length == 6:
+        _sum_each(g, 6, squares)
+    elif length == 7:
+        _sum_each(g, 7, squares)
+    elif length == 8:
+        _sum_each(g, 8, squares)
+    elif length == 9:
+        _sum_each(g, 9, squares)
+    elif length == 16:
+        _sum_each(g, 16, squares)
+    else:
+        _sum_each(g, length, squares)
+
+
+@_compiled
+def _spread_short_rows(sizes, length, spread):
+    """Write every row's step size to all its elements."""
+    if length == 2:
+        _spread_each(sizes, 2, spread)
+    elif length == 3:
+        _spread_each(sizes, 3, spread)
+    elif length == 4:
+        _spread_each(sizes, 4, spread)
+    elif length == 5:
+        _spread_each(sizes, 5, spread)
+    elif length == 6:
+        _spread_each(sizes, 6, spread)
+    elif length == 7:
+        _spread_each(sizes, 7, spread)
+    elif length == 8:
+        _spread_each(sizes, 8, spread)
+    elif length == 9:
+        _spread_each(sizes, 9, spread)
+    elif length == 16:
+        _spread_each(sizes, 16, spread)
+    else:
+        _spread_each(sizes, length, spread)
+
+
 @_compiled
 def _short_rows(tensor, segment, begin, end, token, wide, scratch):
     """Do blocks of few contiguous elements, many at once: loops over a few elements cannot be vectorised."""
     length, held = segment.length, segment.held
-    at_once = CHUNK // length
+    at_once = FEW // length
     keep, take = narrow(wide, tensor.keep2), narrow(wide, tensor.take2 / length)
     size, root, eps = narrow(wide, tensor.size), narrow(wide, tensor.root), narrow(wide, tensor.eps)
     for start in range(begin, end, at_once):
@@ -152,13 +253,7 @@ def _short_rows(tensor, segment, begin, end, token, wide, scratch):
         g = view(tensor.grad, first, count, token)
         v = view(tensor.exp_avg_sq, segment.first_row + start * held, blocks * held, wide)
         squares, sizes, spread = scratch[0, :blocks], scratch[1, :blocks], scratch[2, :count]
-        for block in range(blocks):
-            row = g[block * length : (block + 1) * length]
-            total = narrow(wide, 0.0)
-            for i in range(length):
-                x = load(row, i)
-                total += x * x
-            squares[block] = total
+        _sum_short_rows(g, length, squares)
         if held == 1:
             for block in range(blocks):
                 second = keep * v[block] + take * squares[block]
@@ -168,44 +263,49 @@ def _short_rows(tensor, segment, begin, end, token, wide, scratch):
             for block in range(blocks):
                 mean = squares[block] / narrow(wide, length)
                 sizes[block] = _second_moment(v[block * held : (block + 1) * held], mean, tensor)
-        for block in range(blocks):
-            own = sizes[block]
-            row = spread[block * length : (block + 1) * length]
-            for i in range(length):
-                row[i] = own
+        _spread_short_rows(sizes, length, spread)
         p, m = view(tensor.param, first, count, token), view(tensor.exp_avg, first, count, wide)
         _update_each(p, g, m, spread, tensor)
 
 
 @_compiled
-def _columns(tensor, segment, begin, end, token, wide, scratch):
-    """Do blocks whose elements lie in ``outer`` runs, ``stride`` apart (weights stored [in, out])."""
-    length, held, outer = segment.length, segment.held, segment.outer
-    width = (end - begin) * length
-    first = segment.first + begin * length
-    some, squares, sizes = scratch[0, :width], scratch[1, :width], scratch[2, :width]
+def _sum_columns(tensor, segment, begin, end, squares, some, token):
+    """Write the sums of squares of every column over runs ``begin`` to ``end - 1``."""
+    width = len(squares)
     squares[:] = 0
-    for start in range(0, outer, CHUNK // 32):  # in two levels: long sums in float32 lose digits
+    for start in range(begin, end, RUNS):  # in two levels: long sums in float32 lose digits
         some[:] = 0
-        for a in range(start, min(start + CHUNK // 32, outer)):
-            g = view(tensor.grad, first + a * segment.stride, width, token)
+        for a in range(start, min(start + RUNS, end)):
+            g = view(tensor.grad, segment.first + a * segment.stride, width, token)
             for i in range(width):
                 x = load(g, i)
                 some[i] += x * x
         for i in range(width):
             squares[i] += some[i]
-    for block in range(end - begin):
+
+
+@_compiled
+def _size_columns(tensor, segment, squares, sizes, wide):
+    """Move the second moments of blocks of columns, and write the step size of every column."""
+    length, held = segment.length, segment.held
+    for block in range(segment.blocks):
         columns = slice(block * length, (block + 1) * length)
-        v = view(tensor.exp_avg_sq, segment.first_row + (begin + block) * held, held, wide)
-        sizes[columns] = _second_moment(v, squares[columns].sum() / (length * outer), tensor)
-    for a in range(outer):
-        at = first + a * segment.stride
+        v = view(tensor.exp_avg_sq, segment.first_row + block * held, held, wide)
+        sizes[columns] = _second_moment(v, squares[columns].sum() / (length * segment.outer), tensor)
+
+
+@_compiled
+def _update_columns(tensor, segment, begin, end, sizes, token, wide):
+    """Update runs ``begin`` to ``end - 1``."""
+    width = len(sizes)
+    for a in range(begin, end):
+        at = segment.first + a * segment.stride
         g, m = view(tensor.grad, at, width, token), view(tensor.exp_avg, at, width, wide)
         _update_each(view(tensor.param, at, width, token), g, m, sizes, tensor)
 
 
-@_compiled
-def _do_task(task, tensors, segments, pieces, token, wide, scratch):
+@_inlined
+def _do_task(task, tensors, segments, wholes, sums, token, wide, scratch):
     """Update the blocks of one task."""
     segment = segments[task.segment]
     tensor = tensors[segment.tensor]
@@ -218,7 +318,16 @@ def _do_task(task, tensors, segments, pieces, token, wide, scratch):
             _rows(tensor, segment, task.begin, task.end, token, wide)
         return
     if segment.kind == COLUMNS:
-        _columns(tensor, segment, task.begin, task.end, token, wide, scratch)
+        width = segment.blocks * segment.length
+        some, squares, sizes = scratch[0, :width], scratch[1, :width], scratch[2, :width]
+        _sum_columns(tensor, segment, 0, segment.outer, squares, some, token)
+        _size_columns(tensor, segment, squares, sizes, wide)
+        _update_columns(tensor, segment, 0, segment.outer, sizes, token, wide)
+        return
+    if segment.kind == SLAB:
+        first = wholes[task.whole].sizes
+        sizes = sums[first : first + segment.blocks * segment.length]
+        _update_columns(tensor, segment, task.begin, task.end, sizes, token, wide)
         return
     first, count = segment.first + task.begin, task.end - task.begin
     p, g = view(tensor.param, first, count, token), view(tensor.grad, first, count, token)
@@ -227,21 +336,24 @@ def _do_task(task, tensors, segments, pieces, token, wide, scratch):
         v = view(tensor.exp_avg_sq, segment.first_row + task.begin, count, wide)
         _update_elements(p, g, m, v, tensor)
     else:  # a piece of a long block, whose second moment has been moved
-        _update(p, g, m, narrow(m, pieces[task.piece].size), tensor)
+        _update(p, g, m, narrow(m, wholes[task.whole].size), tensor)
 
 
-@_compiled
+@_inlined
 def _sum_task(task, tensors, segments, token):
     """Return the sum of squares of all gradients of one task."""
     segment = segments[task.segment]
     tensor = tensors[segment.tensor]
     if tensor.grad == 0:
         return 0.0
-    first = segment.first + task.begin * segment.length
-    count = (task.end - task.begin) * segment.length
+    begin, end, runs, width = task.begin, task.end, segment.outer, segment.length
+    if segment.kind == SLAB:
+        first, runs, width = segment.first + begin * segment.stride, end - begin, segment.blocks * width
+    else:
+        first, width = segment.first + begin * width, (end - begin) * width
     total = 0.0
-    for a in range(segment.outer):
-        total += _sum_squares(view(tensor.grad, first + a * segment.stride, count, token))
+    for a in range(runs):
+        total += _sum_squares(view(tensor.grad, first + a * segment.stride, width, token))
     return total
 
 
@@ -266,45 +378,63 @@ def _prepare(tensors, scale):
 
 
 @_compiled
-def _sum_pieces(header, lane, token):
-    """Sum the squares of a thread's share of the pieces of long blocks."""
+def _sum_pieces(header, lane, token, wide):
+    """Sum the squares of a thread's share of the pieces."""
     tensors, segments, pieces = _tensors(header), _segments(header), _pieces(header)
+    sums, scratch = _sums(header, wide), _scratch(header, lane, wide)
     count = header[LANE_COUNT]
     for k in range(len(pieces) * lane // count, len(pieces) * (lane + 1) // count):
         piece = pieces[k]
         segment = segments[piece.segment]
         tensor = tensors[segment.tensor]
-        if tensor.grad != 0:
+        if tensor.grad == 0:
+            continue
+        if segment.kind == WHOLE:
             g = view(tensor.grad, segment.first + piece.begin, piece.end - piece.begin, token)
             piece.squares = _sum_squares(g)
+        else:
+            width = segment.blocks * segment.length
+            squares = sums[piece.sums : piece.sums + width]
+            _sum_columns(tensor, segment, piece.begin, piece.end, squares, scratch[0, :width], token)
 
 
 @_compiled
 def _combine_pieces(header, wide):
-    """Add the pieces of every long block in their order, and move its second moment."""
-    tensors, segments, pieces = _tensors(header), _segments(header), _pieces(header)
-    wholes = records(header[WHOLES], header[WHOLE_COUNT], WHOLE_RECORD)
+    """Add the pieces of every segment in their order, and move its second moments."""
+    tensors, segments, pieces, wholes = _tensors(header), _segments(header), _pieces(header), _wholes(header)
+    sums = _sums(header, wide)
     for k in range(len(wholes)):
-        segment = segments[wholes[k].segment]
+        whole = wholes[k]
+        segment = segments[whole.segment]
         tensor = tensors[segment.tensor]
-        if tensor.grad != 0:
+        if tensor.grad == 0:
+            continue
+        if segment.kind == WHOLE:
             squares = 0.0
-            for i in range(wholes[k].begin, wholes[k].end):
+            for i in range(whole.begin, whole.end):
                 squares += pieces[i].squares
             v = view(tensor.exp_avg_sq, segment.first_row, segment.held, wide)
-            pieces[wholes[k].begin].size = _second_moment(v, squares / segment.blocks, tensor)
+            whole.size = _second_moment(v, squares / segment.blocks, tensor)
+        else:
+            width = segment.blocks * segment.length
+            columns = sums[whole.sizes : whole.sizes + width]
+            columns[:] = 0
+            for i in range(whole.begin, whole.end):
+                part = sums[pieces[i].sums : pieces[i].sums + width]
+                for column in range(width):
+                    columns[column] += part[column]
+            _size_columns(tensor, segment, columns, columns, wide)
 
 
 @_compiled
 def _do_tasks(header, lane, token, wide):
     """Do a thread's share of the tasks."""
-    tensors, segments, pieces = _tensors(header), _segments(header), _pieces(header)
+    tensors, segments, wholes = _tensors(header), _segments(header), _wholes(header)
+    sums, scratch = _sums(header, wide), _scratch(header, lane, wide)
     tasks = records(header[TASKS], header[TASK_COUNT], TASK_RECORD)
     lanes = records(header[LANES], header[LANE_COUNT] + 1, np.int64)
-    width = header[SCRATCH_WIDTH]
-    scratch = view(header[SCRATCH], lane * 3 * width, 3 * width, wide).reshape(3, width)
     for k in range(lanes[lane], lanes[lane + 1]):
-        _do_task(tasks[k], tensors, segments, pieces, token, wide, scratch)
+        _do_task(tasks[k], tensors, segments, wholes, sums, token, wide, scratch)
 
 
 @_compiled
@@ -343,7 +473,7 @@ def step_serial(header, scale, token, wide):
     """
     _prepare(_tensors(header), scale)
     for lane in range(header[LANE_COUNT]):
-        _sum_pieces(header, lane, token)
+        _sum_pieces(header, lane, token, wide)
     _combine_pieces(header, wide)
     for lane in range(header[LANE_COUNT]):
         _do_tasks(header, lane, token, wide)
@@ -355,10 +485,10 @@ def step_parallel(header, scale, token, wide):
     _prepare(_tensors(header), scale)
     if header[PIECE_COUNT] > 0:
         for lane in prange(header[LANE_COUNT]):
-            _sum_pieces(header, lane, token)
+            _sum_pieces(header, np.int64(lane), token, wide)
         _combine_pieces(header, wide)
     for lane in prange(header[LANE_COUNT]):
-        _do_tasks(header, lane, token, wide)
+        _do_tasks(header, np.int64(lane), token, wide)
 
 
 @_compiled
@@ -373,5 +503,5 @@ def square_sum_serial(header, token):
 def square_sum_parallel(header, token):
     """As `square_sum_serial`, with a thread for every lane."""
     for lane in prange(header[LANE_COUNT]):
-        _sum_tasks(header, lane, token)
+        _sum_tasks(header, np.int64(lane), token)
     return _total(header)
