@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from halfstep.optim.blocks import BlockSpec
+from halfstep.optim.distribution import full_tensor
 
 
 def arranged(
@@ -94,7 +95,7 @@ def _converted(entry: dict[str, Any], spec: BlockSpec, name: str) -> dict[str, A
                 "Load the state of the same model and partition."
             )
         inside = [axis for axis in range(second.dim()) if axis not in spec.row_axes]
-        wide = second.to(torch.promote_types(second.dtype, torch.float32))
+        wide = full_tensor(second).to(torch.promote_types(second.dtype, torch.float32))
         second = spec.block_mean(wide.mean(inside, keepdim=True) if inside else wide)
     return {"step": torch.as_tensor(entry["step"]).float(), "exp_avg": first, "exp_avg_sq": second}
 

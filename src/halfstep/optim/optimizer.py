@@ -11,6 +11,15 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from halfstep.optim.blocks import BlockSpec
+from halfstep.optim.distribution import (
+    ShardedPlan,
+    are_nonfinite,
+    assign,
+    local_part,
+    plan_for,
+    refuse_flat,
+    zeros_by_row,
+)
 from halfstep.optim.launcher import Entry, refuse_sparse
 from halfstep.optim.loading import arranged
 from halfstep.optim.partition import (
@@ -22,7 +31,7 @@ from halfstep.optim.partition import (
     partition_model,
     spec_for_shape,
 )
-from halfstep.optim.plan import Plan, make_plan
+from halfstep.optim.plan import Plan
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -74,7 +83,7 @@ class AdamMini(Optimizer):
     ) -> None:
         self._partition = partition
         self._specs: list[list[BlockSpec]] = []
-        self._plan: Plan | None = None
+        self._plan: Plan | ShardedPlan | None = None
         self._clip_factor: float | Tensor = 1.0
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
@@ -112,6 +121,8 @@ class AdamMini(Optimizer):
                 spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
                 for param in group["params"]
             ]
+            for name, param, spec in zip(_names(group), group["params"], specs, strict=True):
+                refuse_flat(name, param, spec)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -194,22 +205,25 @@ class AdamMini(Optimizer):
         super().zero_grad(set_to_none)
 
     def state_bytes(self) -> int:
-        """Return the bytes of optimizer state that are allocated: distinct storages, step counts left out."""
-        tensors = [state[key] for state in self.state.values() for key in _MOMENTS if key in state]
+        """Return the bytes of optimizer state that this process holds: distinct storages, step counts left out."""
+        tensors = [
+            local_part(state[key]) for state in self.state.values() for key in _MOMENTS if key in state
+        ]
         storages = {
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()
         }
         return sum(storages.values())
 
     def found_nonfinite(self) -> list[str]:
-        """Return the names (or positions) of parameters that hold NaN or infinity in weight or gradient."""
-        found = []
-        for group in self.param_groups:
-            for name, param in zip(_names(group), group["params"], strict=True):
-                tensors = [param.detach()] if param.grad is None else [param.detach(), param.grad]
-                if not all(bool(t.isfinite().all()) for t in tensors):
-                    found.append(name)
-        return found
+        """Return the names (or positions) of parameters that hold NaN or infinity in weight or gradient.
+
+        Of DTensors on any rank: all ranks must call this.
+        """
+        named = [
+            pair for group in self.param_groups for pair in zip(_names(group), group["params"], strict=True)
+        ]
+        bad = are_nonfinite([param for _, param in named])
+        return [name for (name, _), is_bad in zip(named, bad, strict=True) if is_bad]
 
     @property
     def partition(self) -> Partition | None:
@@ -232,15 +246,16 @@ class AdamMini(Optimizer):
         """
         state_dict = arranged(state_dict, self.param_groups, self._specs)
         super().load_state_dict(state_dict)
-        params = [(p, group) for group in self.param_groups for p in group["params"]]
+        params = [(param, group) for group in self.param_groups for param in group["params"]]
         specs = [spec for row in self._specs for spec in row]
-        for position, entry in state_dict[
-            "state"
-        ].items():  # torch rounded the moments to the parameter's dtype
+        for position, entry in state_dict["state"].items():
             param, group = params[position]
             state = _fresh_state(param, specs[position], on_device=group["capturable"])
-            for key, tensor in state.items():
-                tensor.copy_(entry[key])
+            for (
+                key,
+                tensor,
+            ) in state.items():  # from what was saved: torch has rounded moments to the parameter's type
+                assign(tensor, entry[key])
             self.state[param] = state
         self._plan = None
 
@@ -256,26 +271,27 @@ class AdamMini(Optimizer):
             group.setdefault("capturable", False)
             group.setdefault("fused", None)
 
-    def _current_plan(self) -> Plan:
+    def _current_plan(self) -> Plan | ShardedPlan:
         """Return the plan, made anew if anything it rests on has changed."""
         if self._plan is None or not self._plan.is_current(self.state):
             self._plan = self._make_plan()
         return self._plan
 
     @torch.no_grad()
-    def _make_plan(self) -> Plan:
+    def _make_plan(self) -> Plan | ShardedPlan:
         entries: list[Entry] = []
         waiting: list[Tensor] = []
         for group, specs in zip(self.param_groups, self._specs, strict=True):
             for name, param, spec in zip(_names(group), group["params"], specs, strict=True):
                 if not self.state.get(param):
+                    refuse_flat(name, param, spec)
                     if param.grad is None:
                         waiting.append(param)
                         continue
                     refuse_sparse(name, param.grad)
                     self.state[param] = _fresh_state(param, spec, on_device=group["capturable"])
                 entries.append(Entry(name, param, spec, group, self.state[param]))
-        return make_plan(entries, waiting, self.state)
+        return plan_for(entries, waiting, self.state)
 
 
 _step_with_hooks: Any = Optimizer.profile_hook_step(AdamMini._step)
@@ -293,7 +309,7 @@ def _fresh_state(param: Tensor, spec: BlockSpec, *, on_device: bool) -> dict[str
     return {
         "step": torch.zeros((), dtype=torch.float32, device=param.device if on_device else "cpu"),
         "exp_avg": torch.zeros_like(param, dtype=wide, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros(spec.state_shape, dtype=wide, device=param.device),
+        "exp_avg_sq": zeros_by_row(param, spec, wide),
     }
 
 

@@ -1,7 +1,7 @@
 """Who steps which parameter, decided once and kept until something it rests on changes."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Plan:
         for launcher in self.launchers:
             launcher.step(float(scale))
         if self.plain:
-            _step_plain(self.plain, scale)
+            step_plain(self.plain, scale)
 
     def square_sum(self) -> float | Tensor:
         """Return the sum of the squares of all gradients."""
@@ -89,14 +89,24 @@ def _square_sum_plain(entries: Iterable[Entry]) -> float | Tensor:
 
 
 @torch.no_grad()
-def _step_plain(entries: Iterable[Entry], scale: float | Tensor) -> None:
-    for entry in entries:
+def step_plain(
+    entries: Sequence[Entry], scale: float | Tensor, mean_squares: Sequence[Tensor] | None = None
+) -> None:
+    """Update parameters in plain torch, one by one.
+
+    Args:
+        entries: those without a gradient are left as they are.
+        scale: a factor on the gradients.
+        mean_squares: of each parameter's gradient over its blocks, where they are known already.
+    """
+    for number, entry in enumerate(entries):
         grad, group, state = entry.param.grad, entry.group, entry.state
         if grad is None:
             continue
         refuse_sparse(entry.name, grad)
         state["step"] += 1
         on_device = group["capturable"]
+        factor = scale.to(grad.device) if isinstance(scale, Tensor) else scale
         update(
             entry.param,
             grad,
@@ -109,5 +119,6 @@ def _step_plain(entries: Iterable[Entry], scale: float | Tensor) -> None:
             beta2=group["betas"][1],
             eps=group["eps"],
             weight_decay=group["weight_decay"],
-            scale=-scale if group["maximize"] else scale,
+            scale=-factor if group["maximize"] else factor,
+            mean_square=None if mean_squares is None else mean_squares[number],
         )

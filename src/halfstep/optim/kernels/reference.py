@@ -32,6 +32,7 @@ def update(
     eps: float,
     weight_decay: float,
     scale: float | Tensor = 1.0,
+    mean_square: Tensor | None = None,
 ) -> None:
     """Change a parameter and its state in place by one step.
 
@@ -41,8 +42,11 @@ def update(
         exp_avg_sq: ``spec.state_shape``, float32 or float64.
         step: this step's number, from 1; a tensor keeps all arithmetic on the device.
         scale: factor on the gradient: clipping, unscaling, -1 to maximize.
+        mean_square: of ``grad`` over its blocks, ``spec.state_shape``, where it is known already (a block may reach
+            beyond this tensor); it is changed.
     """
-    mean_square = spec.mean_square(grad)
+    if mean_square is None:
+        mean_square = spec.mean_square(grad)
     if not isinstance(scale, float) or scale != 1.0:
         mean_square.mul_(scale**2)
         grad = grad.to(exp_avg.dtype) * scale
