@@ -101,7 +101,14 @@ def distance(fraction, scale):
 @register_jitable
 def is_finite_action(a0, a1, a2, a3, a4, a5):
     """Return whether no number is NaN or infinite."""
-    return a0 * 0.0 + a1 * 0.0 + a2 * 0.0 + a3 * 0.0 + a4 * 0.0 + a5 * 0.0 == 0.0
+    return (
+        (abs(a0) < math.inf)
+        & (abs(a1) < math.inf)
+        & (abs(a2) < math.inf)
+        & (abs(a3) < math.inf)
+        & (abs(a4) < math.inf)
+        & (abs(a5) < math.inf)
+    )
 
 
 @register_jitable

@@ -161,7 +161,7 @@ def _spreads(bars: Bars, instrument: Instrument, rules: AccountRules) -> tuple[C
     last = np.maximum.accumulate(np.where(stated, np.arange(len(bars)), -1))
     known = np.where(last >= 0, bars.spread[np.maximum(last, 0)], floor)
     charged = np.maximum(known, floor)
-    floored = float(((charged > known) | ~stated).mean())
+    floored = float(((charged > known) | (last < 0)).mean())
     return np.floor(charged * rules.cost_scale + 0.5), floored
 
 
