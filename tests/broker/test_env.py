@@ -20,7 +20,7 @@ from halfstep.market.features import compute_features
 
 from .scenarios import EURUSD, random_actions, wild_bars
 
-RULES = AccountRules(leverage=500.0, lot_cap=3.0, slippage_random_points=3)
+RULES = AccountRules(deposit=1500.0, leverage=500.0, lot_cap=3.0, slippage_random_points=3)
 MODES = list(AutoresetMode)
 
 
@@ -46,11 +46,13 @@ def equal(a: Any, b: Any) -> None:
 @pytest.mark.pitfall("T18")
 @pytest.mark.parametrize("with_windows", [False, True])
 def test_gymnasiums_checker_passes(table: MarketTable, with_windows: bool) -> None:
+    """With the default cap of one lot; for another one gymnasium recommends a space of [0, 1]."""
     windows = compute_features(table.bars, "robust9") if with_windows else None
+    rules = replace(RULES, lot_cap=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(TradingEnv(table, RULES, length=20, windows=windows), skip_render_check=True)
-        made = gymnasium.make("halfstep/Trading-v0", table=table, rules=RULES, length=20, windows=windows)
+        check_env(TradingEnv(table, rules, length=20, windows=windows), skip_render_check=True)
+        made = gymnasium.make("halfstep/Trading-v0", table=table, rules=rules, length=20, windows=windows)
         check_env(made.unwrapped, skip_render_check=True)
     observation, _ = made.reset(seed=3)
     assert made.observation_space.contains(observation)
