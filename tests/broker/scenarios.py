@@ -71,7 +71,9 @@ def market(
         count = len(detail.split(";"))
         times = [int(bars.time[1]) + 900 * k for k in range(count)]
         finer = bars_of(detail, of=of, base=base, first="", times=times, timeframe=Timeframe.M15)
-    given = {} if rates is None else {"profit_rate": np.full(n, rates[0]), "margin_rate": np.full(n, rates[1])}
+    given = (
+        {} if rates is None else {"profit_rate": np.full(n, rates[0]), "margin_rate": np.full(n, rates[1])}
+    )
     return market_table(bars, of, rules, detail=finer, atr_points=np.full(n, atr), **given)
 
 

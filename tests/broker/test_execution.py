@@ -32,11 +32,11 @@ from halfstep.market.state import account_vector
 from halfstep.market.timeframes import Timeframe
 
 from .scenarios import (
-    A,
     BACKENDS,
     EURUSD,
     RULES,
     TUESDAY,
+    A,
     Z,
     bars_of,
     buy,
@@ -54,7 +54,9 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def play(table: MarketTable, actions: list[list[float]], rules: AccountRules = RULES, backend: str = "single") -> Run:
+def play(
+    table: MarketTable, actions: list[list[float]], rules: AccountRules = RULES, backend: str = "single"
+) -> Run:
     return run_actions(table, rules, np.array(actions, float), 0, backend=backend)  # type: ignore[arg-type]
 
 
@@ -88,7 +90,9 @@ def test_swap_nights(backend: str) -> None:
 
     assert paid(2) == pytest.approx(-20.0)  # Tuesday and Wednesday night
     times = [TUESDAY + 3 * DAY - 3600, TUESDAY + 3 * DAY, TUESDAY + 6 * DAY]
-    weekend = play(market("0/20/-20/0;0/20/-20/0", of=of, times=times), [buy(1, 900, 900)] * 2, backend=backend)
+    weekend = play(
+        market("0/20/-20/0;0/20/-20/0", of=of, times=times), [buy(1, 900, 900)] * 2, backend=backend
+    )
     assert weekend.state.long_.swap[0] == pytest.approx(-5.0)
 
 
@@ -139,7 +143,9 @@ def test_short_levels_are_tested_on_the_ask(backend: str) -> None:
     """Spread 10: a stop at 1.10100 is hit by a bid of 1.10095, a target of 1.09900 is not by a bid of 1.09895."""
     table = market("0/95/-10/0")
     assert play(table, [sell(0.10, 300, 100)], backend=backend).lots[-1] == 0
-    assert play(market("0/10/-105/0"), [sell(0.10, 100, 300)], backend=backend).lots[-1] == pytest.approx(-0.10)
+    assert play(market("0/10/-105/0"), [sell(0.10, 100, 300)], backend=backend).lots[-1] == pytest.approx(
+        -0.10
+    )
     assert play(market("0/10/-110/0"), [sell(0.10, 100, 300)], backend=backend).lots[-1] == 0
 
 
@@ -275,7 +281,13 @@ def test_spread_floor() -> None:
     table = market_table(bars, EURUSD, RULES)
     assert table.values[:, 4].tolist() == [10, 25, 25, 10, 10]
     assert table.floored_spreads == pytest.approx(3 / 5)
-    assert market_table(bars, EURUSD, replace(RULES, cost_scale=2.0)).values[:, 4].tolist() == [20, 50, 50, 20, 20]
+    assert market_table(bars, EURUSD, replace(RULES, cost_scale=2.0)).values[:, 4].tolist() == [
+        20,
+        50,
+        50,
+        20,
+        20,
+    ]
     assert market_table(bars, EURUSD, replace(RULES, cost_scale=0.0)).values[:, 4].tolist() == [0] * 5
     rules = replace(RULES, close_at_end=True)
     cheap = market("0/9/0/0", rules=rules, spread=0)
@@ -337,7 +349,10 @@ def test_absurd_requests_do_no_harm(backend: str) -> None:
     table = market("0/20/-20/0;0/20/-20/0")
     run = play(table, [[1e300, 1e300, 1e300, 0, 0, 0], [0, 0, 0, 0, 0, math.inf]], backend=backend)
     assert run.outcome.tolist() == [Outcome.NO_MONEY, Outcome.NONFINITE]
-    assert play(table, [[0.1, 1e300, 0.2, -1e300, -1e300, -1e300], Z], backend=backend).outcome[0] == Outcome.FILLED
+    assert (
+        play(table, [[0.1, 1e300, 0.2, -1e300, -1e300, -1e300], Z], backend=backend).outcome[0]
+        == Outcome.FILLED
+    )
     assert play(table, [[0.1, -5.0, 0.2, 0, 0, 0], Z], backend=backend).outcome[0] == Outcome.TP_TOO_CLOSE
 
 
@@ -401,9 +416,7 @@ def test_numbers_of_an_hour_old_position() -> None:
     accounts = BatchedAccounts(table, RULES, 1)
     accounts.reset(first=0, stop=1)
     accounts.step(np.array([A]))
-    np.testing.assert_allclose(
-        accounts.numbers()[0], [10_000, 10_009, 0.10, 0, 9.0, 0, 8.10, TUESDAY + 3600]
-    )
+    np.testing.assert_allclose(accounts.numbers()[0], [10_000, 10_009, 0.10, 0, 9.0, 0, 8.10, TUESDAY + 3600])
     np.testing.assert_allclose(
         accounts.vectors()[0, :8], [0, 1.0009, 0.0009, 0.1, 0, 0.0009, 0, 0.00081], rtol=1e-5
     )
@@ -526,4 +539,3 @@ def test_compiled_names_hold_the_sources() -> None:
 def test_dojis_take_the_opposite_colour() -> None:
     table = market("0/9/0/5;5/9/0/5;5/9/0/5;5/9/0/0;0/9/0/0")
     assert table.values[:, 10].tolist() == [1, 1, -1, 1, -1, 1]
-

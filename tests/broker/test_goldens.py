@@ -9,7 +9,7 @@ import pytest
 
 from halfstep.broker import Flag, MarketTable, Outcome, Run, deals_frame, relative_components, run_actions
 
-from .scenarios import A, BACKENDS, BASE, EURGBP, EURUSD, RULES, TUESDAY, USDJPY, Z, buy, market, sell
+from .scenarios import BACKENDS, BASE, EURGBP, EURUSD, RULES, TUESDAY, USDJPY, A, Z, buy, market, sell
 
 DAY = 86_400
 WEDNESDAY = TUESDAY // DAY * DAY + DAY

@@ -1,5 +1,6 @@
 """Relations that hold on any market and for any actions: random walks with gaps, spreads 0 to 50, all modes."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -202,7 +203,7 @@ def cut(bars: Bars, seed: int) -> Bars:
     rows = []
     for opened, high, low, close in points:
         path = [opened, *generator.permutation([high, low]), np.rint(generator.uniform(low, high)), close]
-        for a, b in zip(path[:-1], path[1:], strict=True):
+        for a, b in itertools.pairwise(path):
             rows.append([a, max(a, b), min(a, b), b])
     columns = np.array(rows) / 1e5
     return replace(
@@ -336,9 +337,7 @@ def test_money_scales_with_the_deposit(rules: AccountRules, seed: int) -> None:
 def test_a_price_level_changes_no_profit(seed: int) -> None:
     rules = replace(RULES, leverage=500.0, lot_cap=0.2)
     bars = wild_bars(BARS + 1, seed, step=20)
-    lifted = replace(
-        bars, **{name: getattr(bars, name) + 0.05 for name in ("open", "high", "low", "close")}
-    )
+    lifted = replace(bars, **{name: getattr(bars, name) + 0.05 for name in ("open", "high", "low", "close")})
     actions = random_actions(BARS, seed, 0.2)
     here = run_actions(market_table(bars, EURUSD, rules), rules, actions, 0)
     there = run_actions(market_table(lifted, EURUSD, rules), rules, actions, 0)

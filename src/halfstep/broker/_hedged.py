@@ -12,20 +12,116 @@ from numba import prange
 from numba.extending import register_jitable
 
 from halfstep.broker._kernel import (
-    ROUNDING, distance, is_finite_action, point_slack, profit, record, slipped, stop_out_level,
+    ROUNDING,
+    distance,
+    is_finite_action,
+    point_slack,
+    profit,
+    record,
+    slipped,
+    stop_out_level,
     swap_of_a_night,
 )  # fmt: skip
 from halfstep.broker._layout import (
-    ADAPTIVE, AMBIGUOUS, AT_ACTION, AT_END, AT_INSIDE, AT_OPEN, ATR, BALANCE, BAR, BELOW_MIN_LOT, BY_ACTION, BY_END,
-    BY_SL, BY_STOP_OUT, BY_TP, CAPPED, CLOSE, CLOSED_BY_CHECK, COLOUR, COMPONENTS, DEALS, DETAIL_MISSING, ENTRY,
-    EQUITY, EQUITY_WORST, EXECUTED, FAR, FILLED, HELD, HIGH, LEVEL, LEVEL_DROPPED, LOW, MARGIN, MARGIN_RATE, MARKET,
-    MT5_OHLC, NIGHTS, NO_MONEY, NONFINITE, OPEN, OPENED, OUTPUTS, P_BALANCE, P_EQUITY, P_LONG_STEPS, P_MARGIN,
-    P_SHORT_STEPS, P_WORST, POSITION_SIZE, PREVIOUS_BALANCE, PREVIOUS_EQUITY, PROFIT_RATE, QUOTE_IS_ACCOUNT,
-    R_CAP_STEPS, R_CLOSE_AT_END, R_COMMISSION, R_COST_SCALE, R_FLOOR, R_GAP_FILL, R_HEDGED_SHARE, R_HOLD_BAND,
-    R_IDLE_MONEY, R_INTRABAR, R_LEVEL_SCALE, R_LOT_STEP, R_MARGIN_FACTOR, R_MIN_DISTANCE, R_MIN_STEPS, R_PER_10K,
-    R_POINT, R_RATE_MODE, R_SLIPPAGE, R_SLIPPAGE_RANDOM, R_STEP_MONEY, R_STOP_OUT, R_SWAP_LONG, R_SWAP_PERCENT,
-    R_SWAP_SHORT, R_ZERO_IS_NONE, REWARD, SEED, SL, SL_KEPT, SL_TOO_CLOSE, SLIP_GAP, SLIP_LOCKED, SLIP_MARKET,
-    SLIP_STOP, SPREAD, STATUS, STEPS, STOP, STOPPED_OUT, SWAP, TARGET_FIRST, TIME, TP, TP_TOO_CLOSE,
+    ADAPTIVE,
+    AMBIGUOUS,
+    AT_ACTION,
+    AT_END,
+    AT_INSIDE,
+    AT_OPEN,
+    ATR,
+    BALANCE,
+    BAR,
+    BELOW_MIN_LOT,
+    BY_ACTION,
+    BY_END,
+    BY_SL,
+    BY_STOP_OUT,
+    BY_TP,
+    CAPPED,
+    CLOSE,
+    CLOSED_BY_CHECK,
+    COLOUR,
+    COMPONENTS,
+    DEALS,
+    DETAIL_MISSING,
+    ENTRY,
+    EQUITY,
+    EQUITY_WORST,
+    EXECUTED,
+    FAR,
+    FILLED,
+    HELD,
+    HIGH,
+    LEVEL,
+    LEVEL_DROPPED,
+    LOW,
+    MARGIN,
+    MARGIN_RATE,
+    MARKET,
+    MT5_OHLC,
+    NIGHTS,
+    NO_MONEY,
+    NONFINITE,
+    OPEN,
+    OPENED,
+    OUTPUTS,
+    P_BALANCE,
+    P_EQUITY,
+    P_LONG_STEPS,
+    P_MARGIN,
+    P_SHORT_STEPS,
+    P_WORST,
+    POSITION_SIZE,
+    PREVIOUS_BALANCE,
+    PREVIOUS_EQUITY,
+    PROFIT_RATE,
+    QUOTE_IS_ACCOUNT,
+    R_CAP_STEPS,
+    R_CLOSE_AT_END,
+    R_COMMISSION,
+    R_COST_SCALE,
+    R_FLOOR,
+    R_GAP_FILL,
+    R_HEDGED_SHARE,
+    R_HOLD_BAND,
+    R_IDLE_MONEY,
+    R_INTRABAR,
+    R_LEVEL_SCALE,
+    R_LOT_STEP,
+    R_MARGIN_FACTOR,
+    R_MIN_DISTANCE,
+    R_MIN_STEPS,
+    R_PER_10K,
+    R_POINT,
+    R_RATE_MODE,
+    R_SLIPPAGE,
+    R_SLIPPAGE_RANDOM,
+    R_STEP_MONEY,
+    R_STOP_OUT,
+    R_SWAP_LONG,
+    R_SWAP_PERCENT,
+    R_SWAP_SHORT,
+    R_ZERO_IS_NONE,
+    REWARD,
+    SEED,
+    SL,
+    SL_KEPT,
+    SL_TOO_CLOSE,
+    SLIP_GAP,
+    SLIP_LOCKED,
+    SLIP_MARKET,
+    SLIP_STOP,
+    SPREAD,
+    STATUS,
+    STEPS,
+    STOP,
+    STOPPED_OUT,
+    SWAP,
+    TARGET_FIRST,
+    TIME,
+    TP,
+    TP_TOO_CLOSE,
 )  # fmt: skip
 
 
@@ -89,9 +185,7 @@ def equity_at(floats, k, bid, spread, unit, base_point):
 @register_jitable
 def slip_of(rules, seed, i, event, side):
     """Return the adverse points of an event on a side."""
-    return slipped(
-        rules[R_SLIPPAGE], rules[R_SLIPPAGE_RANDOM], rules[R_COST_SCALE], seed, i, event + side
-    )
+    return slipped(rules[R_SLIPPAGE], rules[R_SLIPPAGE_RANDOM], rules[R_COST_SCALE], seed, i, event + side)
 
 
 @register_jitable
@@ -228,9 +322,9 @@ def inside(
         start = bid_open + side_spread
         adverse = (low if side == 0 else high) + side_spread
         favourable = (high if side == 0 else low) + side_spread
-        near = not both and equity_at(
-            floats, k, adverse - side_spread, spread, unit, base_point
-        ) <= rules[R_STOP_OUT] * margin + point_slack(adverse, unit * n, base_point)
+        near = not both and equity_at(floats, k, adverse - side_spread, spread, unit, base_point) <= rules[
+            R_STOP_OUT
+        ] * margin + point_slack(adverse, unit * n, base_point)
         level = floats[k, SL + at] if floats[k, SL + at] > 0.0 else -d * FAR
         target_level = floats[k, TP + at] if floats[k, TP + at] > 0.0 else d * FAR
         reason = BY_SL

@@ -18,16 +18,104 @@ from numba import prange
 from numba.extending import register_jitable
 
 from halfstep.broker._layout import (
-    ADAPTIVE, AMBIGUOUS, AT_ACTION, AT_END, AT_INSIDE, AT_OPEN, ATR, BALANCE, BAR, BELOW_MIN_LOT,
-    BY_ACTION, BY_END, BY_SL, BY_STOP_OUT, BY_TP, CAPPED, CLOSE, CLOSED_BY_CHECK, COLOUR, COMPONENTS, DEAL_SIZE,
-    DEALS, DETAIL_MISSING, ENTRY, EQUITY, EQUITY_WORST, EXECUTED, FAR, FILLED, HELD, HIGH, LEVEL, LEVEL_DROPPED, LOW,
-    M1, MARGIN, MARGIN_RATE, MARKET, MT5_OHLC, NETTED, NIGHTS, NO_MONEY, NONFINITE, OPEN, OPENED, OUTPUTS,
-    P_BALANCE, P_EQUITY, P_LONG_STEPS, P_MARGIN, P_SHORT_STEPS, P_WORST, PREVIOUS_BALANCE, PREVIOUS_EQUITY,
-    PROFIT_RATE, QUOTE_IS_ACCOUNT, R_CAP_STEPS, R_CLOSE_AT_END, R_COMMISSION, R_COST_SCALE, R_FLOOR, R_GAP_FILL,
-    R_HOLD_BAND, R_IDLE_MONEY, R_INTRABAR, R_LEVEL_SCALE, R_LOT_STEP, R_MARGIN_FACTOR, R_MIN_DISTANCE, R_MIN_STEPS,
-    R_PER_10K, R_POINT, R_RATE_MODE, R_SLIPPAGE, R_SLIPPAGE_RANDOM, R_STEP_MONEY, R_STOP_OUT, R_SWAP_LONG,
-    R_SWAP_PERCENT, R_SWAP_SHORT, R_ZERO_IS_NONE, REWARD, SEED, SL, SL_KEPT, SL_TOO_CLOSE, SLIP_GAP, SLIP_MARKET,
-    SLIP_STOP, SPREAD, STATUS, STEPS, STOP, STOP_FIRST, STOPPED_OUT, SWAP, TARGET_FIRST, TIME, TP, TP_TOO_CLOSE,
+    ADAPTIVE,
+    AMBIGUOUS,
+    AT_ACTION,
+    AT_END,
+    AT_INSIDE,
+    AT_OPEN,
+    ATR,
+    BALANCE,
+    BAR,
+    BELOW_MIN_LOT,
+    BY_ACTION,
+    BY_END,
+    BY_SL,
+    BY_STOP_OUT,
+    BY_TP,
+    CAPPED,
+    CLOSE,
+    CLOSED_BY_CHECK,
+    COLOUR,
+    COMPONENTS,
+    DEAL_SIZE,
+    DEALS,
+    DETAIL_MISSING,
+    ENTRY,
+    EQUITY,
+    EQUITY_WORST,
+    EXECUTED,
+    FAR,
+    FILLED,
+    HELD,
+    HIGH,
+    LEVEL,
+    LEVEL_DROPPED,
+    LOW,
+    MARGIN,
+    MARGIN_RATE,
+    MARKET,
+    MT5_OHLC,
+    NETTED,
+    NIGHTS,
+    NO_MONEY,
+    NONFINITE,
+    OPEN,
+    OPENED,
+    OUTPUTS,
+    P_BALANCE,
+    P_EQUITY,
+    P_LONG_STEPS,
+    P_MARGIN,
+    P_SHORT_STEPS,
+    P_WORST,
+    PREVIOUS_BALANCE,
+    PREVIOUS_EQUITY,
+    PROFIT_RATE,
+    QUOTE_IS_ACCOUNT,
+    R_CAP_STEPS,
+    R_CLOSE_AT_END,
+    R_COMMISSION,
+    R_COST_SCALE,
+    R_FLOOR,
+    R_GAP_FILL,
+    R_HOLD_BAND,
+    R_IDLE_MONEY,
+    R_INTRABAR,
+    R_LEVEL_SCALE,
+    R_LOT_STEP,
+    R_MARGIN_FACTOR,
+    R_MIN_DISTANCE,
+    R_MIN_STEPS,
+    R_PER_10K,
+    R_POINT,
+    R_RATE_MODE,
+    R_SLIPPAGE,
+    R_SLIPPAGE_RANDOM,
+    R_STEP_MONEY,
+    R_STOP_OUT,
+    R_SWAP_LONG,
+    R_SWAP_PERCENT,
+    R_SWAP_SHORT,
+    R_ZERO_IS_NONE,
+    REWARD,
+    SEED,
+    SL,
+    SL_KEPT,
+    SL_TOO_CLOSE,
+    SLIP_GAP,
+    SLIP_MARKET,
+    SLIP_STOP,
+    SPREAD,
+    STATUS,
+    STEPS,
+    STOP,
+    STOPPED_OUT,
+    SWAP,
+    TARGET_FIRST,
+    TIME,
+    TP,
+    TP_TOO_CLOSE,
 )  # fmt: skip
 
 GRID_NOISE = 1e-7
@@ -416,10 +504,10 @@ def step_accounts(
                     adverse = (low if d > 0.0 else high) + side_spread
                     favourable = (high if d > 0.0 else low) + side_spread
                     equity_there = balance + swap + profit(d, adverse, entry, money, base_point)
-                    is_near_ruin = equity_there <= stop_out * margin + point_slack(
-                        adverse, money, base_point
-                    )
-                    if not (is_near_ruin or d * adverse <= d * stop_level or d * favourable >= d * target_level):
+                    is_near_ruin = equity_there <= stop_out * margin + point_slack(adverse, money, base_point)
+                    if not (
+                        is_near_ruin or d * adverse <= d * stop_level or d * favourable >= d * target_level
+                    ):
                         worst = min(worst, equity_there)
                         continue
                     reason = BY_SL
@@ -463,7 +551,12 @@ def step_accounts(
                             is_target = not stop_wins
                         if is_stop:
                             slip = slipped(
-                                slip_fixed, slip_random, cost_scale, seed, i, SLIP_STOP + (1 if d < 0.0 else 0)
+                                slip_fixed,
+                                slip_random,
+                                cost_scale,
+                                seed,
+                                i,
+                                SLIP_STOP + (1 if d < 0.0 else 0),
                             )
                             price = (start if d * start <= d * level else level) - d * slip
                             worst_price = price
@@ -472,9 +565,7 @@ def step_accounts(
                             price = target_level
                             if ambiguous > 0.0:
                                 worst_price = start
-                    worst = min(
-                        worst, balance + swap + profit(d, worst_price, entry, money, base_point)
-                    )
+                    worst = min(worst, balance + swap + profit(d, worst_price, entry, money, base_point))
                     if price != 0.0:
                         gain = profit(d, price, entry, money, base_point)
                         fee = commission * n

@@ -4,8 +4,23 @@ from numba import prange
 
 from halfstep.broker._kernel import profit
 from halfstep.broker._layout import (
-    BALANCE, BAR, CLOSE, ENTRY, EQUITY, OPENED, POSITION_SIZE, PREVIOUS_BALANCE, PREVIOUS_EQUITY, PROFIT_RATE, R_FLOOR,
-    R_LOT_STEP, R_STEP_MONEY, SPREAD, STEPS, SWAP, TIME,
+    BALANCE,
+    BAR,
+    CLOSE,
+    ENTRY,
+    EQUITY,
+    OPENED,
+    POSITION_SIZE,
+    PREVIOUS_BALANCE,
+    PREVIOUS_EQUITY,
+    PROFIT_RATE,
+    R_FLOOR,
+    R_LOT_STEP,
+    R_STEP_MONEY,
+    SPREAD,
+    STEPS,
+    SWAP,
+    TIME,
 )  # fmt: skip
 
 DISCOUNT_SECONDS = 36_000.0

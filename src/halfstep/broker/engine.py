@@ -126,9 +126,7 @@ class Engine:
                 "intrabar: 'm1', needs finer bars. Give market_table(..., detail=bars), or use stop_first."
             )
         self.table, self.rules = table, rules
-        self._backend: Backend = (
-            backend if backend != "auto" else "batch" if n >= PARALLEL_FROM else "single"
-        )
+        self._backend: Backend = backend if backend != "auto" else "batch" if n >= PARALLEL_FROM else "single"
         self.vector = rules_vector(rules, table.instrument)
         self.base_point = table.instrument.point if rules.currency == table.instrument.base else None
         detail = table.detail if rules.intrabar == "m1" else None
@@ -337,7 +335,9 @@ def run_actions(
     The tool of replay, baselines and sensitivity. Ends early where the account is ruined.
     """
     n = len(actions)
-    accounts = BatchedAccounts(table, rules, 1, log_capacity=n * (4 if rules.net_opposite else 8), backend=backend)
+    accounts = BatchedAccounts(
+        table, rules, 1, log_capacity=n * (4 if rules.net_opposite else 8), backend=backend
+    )
     accounts.reset(first=first, stop=first + n, seed=seed)
     outputs, marks = np.zeros((n, 1, c.OUTPUTS)), np.zeros((n, 1, 2), np.uint8)
     path = np.zeros((n, 1, c.PATH))

@@ -7,7 +7,7 @@ Account k of `TradingVectorEnv` equals a `TradingEnv` with ``seed_id=k`` and the
 given by index, so that a policy on a device gathers windows from one tensor of features.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -140,9 +140,10 @@ class _Accounts:
     def market(self, bars: Counts) -> npt.NDArray[np.float32]:
         """Return the windows of features that end at bars, ``(..., 120, 9)``."""
         assert self.windows is not None
-        return self.windows.values[np.asarray(bars)[..., None] + np.arange(1 - WINDOW, 1)]
+        rows = np.asarray(bars)[..., None] + np.arange(1 - WINDOW, 1)
+        return np.asarray(self.windows.values[rows], np.float32)
 
-    def spaces(self) -> tuple[spaces.Dict, spaces.Box]:
+    def spaces(self) -> tuple[spaces.Dict, spaces.Space[npt.NDArray[np.float32]]]:
         """Return the spaces of one account's observation and action."""
         cap = self.rules.lot_cap
         seen: dict[str, spaces.Space[Any]] = {
@@ -153,7 +154,8 @@ class _Accounts:
             shape = (WINDOW, self.windows.values.shape[1])
             seen["market"] = spaces.Box(-BOUND, BOUND, shape, np.float32)
         high = np.array([cap, 1, 1, cap, 1, 1], np.float32)
-        return spaces.Dict(seen), spaces.Box(np.zeros(ACTION_SIZE, np.float32), high, dtype=np.float32)
+        action: Any = spaces.Box(np.zeros(ACTION_SIZE, np.float32), high, dtype=np.float32)
+        return spaces.Dict(seen), action
 
 
 class TradingEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
@@ -180,7 +182,7 @@ class TradingEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         ActionError: an action of the wrong shape, or not finite.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  declared so by gymnasium
 
     def __init__(
         self,
@@ -308,7 +310,7 @@ class TradingVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArr
         """The accounts."""
         return self._accounts.state
 
-    def reset(  # type: ignore[override]  # one seed for all: the accounts' ids tell their draws apart
+    def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Begin the next episode of every account, or of those of ``options["reset_mask"]``.
@@ -316,7 +318,9 @@ class TradingVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArr
         With a seed, the first episodes of that seed.
         """
         if seed is not None and not isinstance(seed, int | np.integer):
-            raise ConfigError(f"seed: {seed!r}, must be one whole number; every account draws from it by its id.")
+            raise ConfigError(
+                f"seed: {seed!r}, must be one whole number; every account draws from it by its id."
+            )
         super().reset(seed=seed, options=options)
         accounts = self._accounts
         if seed is not None or accounts.seed is None:
@@ -333,9 +337,7 @@ class TradingVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArr
         accounts.observe()
         return self._observation(), self._info()
 
-    def step(
-        self, actions: npt.NDArray[np.float32]
-    ) -> tuple[Observation, Money, Mask, Mask, Info]:
+    def step(self, actions: npt.NDArray[np.float32]) -> tuple[Observation, Money, Mask, Mask, Info]:
         """Execute one action per account, ``(accounts, 6)``."""
         accounts, mode = self._accounts, self.autoreset_mode
         ended = accounts.state.status != c.RUNNING if mode != AutoresetMode.SAME_STEP else None
@@ -378,7 +380,7 @@ class TradingVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArr
     def _info(self, mask: Mask | None = None) -> Info:
         """Return arrays by name, each with its mask of accounts under ``_name``, as gymnasium's vector infos."""
         state, result = self._accounts.state, self._accounts.result
-        values = {
+        values: dict[str, npt.NDArray[Any]] = {
             "balance": state.balance,
             "equity": state.equity,
             "equity_worst": state.equity_worst,
@@ -409,5 +411,7 @@ class TradingVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArr
 
 if ENV_ID not in gymnasium.registry:
     gymnasium.register(
-        id=ENV_ID, entry_point=TradingEnv, vector_entry_point=TradingVectorEnv
+        id=ENV_ID,
+        entry_point=f"{__name__}:TradingEnv",
+        vector_entry_point=f"{__name__}:TradingVectorEnv",
     )

@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from halfstep.errors import ConfigError
 from halfstep.market.instruments import Instrument
 
-INTRABAR = ("stop_first", "target_first", "adaptive", "mt5_ohlc", "m1")
+Intrabar = Literal["stop_first", "target_first", "adaptive", "mt5_ohlc", "m1"]
+INTRABAR: tuple[Intrabar, ...] = get_args(Intrabar)
 GAP_FILL = ("conservative", "market", "level")
 WORDS = {
     "account_mode": ("hedging", "netting"),
@@ -46,7 +47,7 @@ class AccountRules:
     """A change of volume of at most this many lot steps is not made."""
     zero_level: Literal["reject", "none"] = "reject"
     """A stop or target of 0 points fails the distance test (reject) or means no level (none)."""
-    intrabar: Literal["stop_first", "target_first", "adaptive", "mt5_ohlc", "m1"] = "stop_first"
+    intrabar: Intrabar = "stop_first"
     """Which level counts first when one bar touches both. stop_first is the careful reading; target_first is for
     sensitivity runs only; adaptive takes the level nearer to the open; mt5_ohlc the low first in rising bars; m1
     asks finer bars, and is careful where there are none."""

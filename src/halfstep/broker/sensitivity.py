@@ -11,9 +11,7 @@ from halfstep.broker.state import Money
 from halfstep.broker.table import MarketTable
 
 
-def intrabar_sensitivity(
-    table: MarketTable, rules: AccountRules, actions: Money, first: int
-) -> pl.DataFrame:
+def intrabar_sensitivity(table: MarketTable, rules: AccountRules, actions: Money, first: int) -> pl.DataFrame:
     """Replay a list of actions under every reading of a bar that touches both stop and target.
 
     Args:

@@ -87,7 +87,9 @@ class AccountState:
     @property
     def margin_level(self) -> Money:
         """Equity / margin as a fraction; infinite where nothing is held."""
-        return np.divide(self.equity, self.margin, out=np.full(len(self), np.inf), where=self.margin > 0)
+        level = np.full(len(self), np.inf)
+        np.divide(self.equity, self.margin, out=level, where=self.margin > 0)
+        return level
 
     @property
     def bar(self) -> Counts:
@@ -196,7 +198,7 @@ def begin_episodes(
     *,
     first: int | Counts,
     stop: int | Counts,
-    seed: int | Counts,
+    seed: int | npt.NDArray[np.integer],
     episode: int | Counts = 0,
 ) -> None:
     """Put the accounts of ``mask`` back to the deposit, in place; arguments as `reset_accounts`, per masked account."""

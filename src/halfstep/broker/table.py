@@ -7,7 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from halfstep.broker._layout import (
-    ATR, CLOSE, COLOUR, DETAIL_SIZE, MARGIN_RATE, NIGHTS, OPEN, PROFIT_RATE, SPREAD, TABLE_SIZE, TIME,
+    ATR,
+    CLOSE,
+    COLOUR,
+    DETAIL_SIZE,
+    MARGIN_RATE,
+    NIGHTS,
+    OPEN,
+    PROFIT_RATE,
+    SPREAD,
+    TABLE_SIZE,
+    TIME,
 )  # fmt: skip
 from halfstep.broker.rules import AccountRules
 from halfstep.errors import ConfigError
@@ -191,7 +201,7 @@ def _detail(bars: Bars, finer: Bars, instrument: Instrument, rules: AccountRules
     rows = np.stack([np.searchsorted(finer.time, bars.time), np.searchsorted(finer.time, until)], axis=1)
     usable = rows[:, 0] < rows[:, 1]
     first, last = rows[usable].T
-    points = {name: finer.points(name) for name in ("open", "high", "low", "close")}  # type: ignore[arg-type]
+    points = {name: finer.points(name) for name in ("open", "high", "low", "close")}
     inside = np.stack([first, last], axis=1).ravel()
     highest = np.maximum.reduceat(np.append(points["high"], 0), inside)[::2]
     lowest = np.minimum.reduceat(np.append(points["low"], 0), inside)[::2]
@@ -207,6 +217,4 @@ def _detail(bars: Bars, finer: Bars, instrument: Instrument, rules: AccountRules
     values[:, : CLOSE + 1] = _bids(finer, spread)
     values[:, SPREAD] = spread
     values.flags.writeable = False
-    return Detail(
-        values=values, rows=rows.astype(np.int64), bars=finer, missing=int((~usable).sum())
-    )
+    return Detail(values=values, rows=rows.astype(np.int64), bars=finer, missing=int((~usable).sum()))
