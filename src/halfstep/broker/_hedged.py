@@ -230,8 +230,7 @@ def ruin_level(rules, base_point, floats, k, side, unit, margin, near):
 def force_close(
     rules, base_point, floats, counts, log, log_counts, k, i, row, phase, seed, low, high, spread, unit, margin_rate
 ):  # fmt: skip
-    """Close the worse side while the lesser equity of two prices is at the stop-out; return whether one was."""
-    is_forced = False
+    """Close the worse side while the lesser equity of two prices is at the stop-out."""
     while held(floats, k, 0) + held(floats, k, 1) > 0.0:
         at_low = equity_at(floats, k, low, spread, unit, base_point)
         at_high = equity_at(floats, k, high, spread, unit, base_point)
@@ -252,8 +251,6 @@ def force_close(
             rules, base_point, floats, counts, log, log_counts, k, i, row, phase, side, BY_STOP_OUT,
             held(floats, k, side), price, spread, slip, unit, 0.0,
         )  # fmt: skip
-        is_forced = True
-    return is_forced
 
 
 @register_jitable
@@ -295,9 +292,13 @@ def at_quote(
             unit, 0.0,
         )  # fmt: skip
         is_forced = is_forced or reason == BY_STOP_OUT
-    if both and force_close(
-        rules, base_point, floats, counts, log, log_counts, k, i, row, phase, seed, bid, bid, spread, unit, margin_rate
-    ):  # fmt: skip
+    if both and equity_at(floats, k, bid, spread, unit, base_point) <= rules[R_STOP_OUT] * margin_now(
+        rules, floats, k, margin_rate
+    ):
+        force_close(
+            rules, base_point, floats, counts, log, log_counts, k, i, row, phase, seed, bid, bid, spread, unit,
+            margin_rate,
+        )  # fmt: skip
         is_forced = True
     return is_forced
 
@@ -311,7 +312,7 @@ def inside(
     both = held(floats, k, 0) > 0.0 and held(floats, k, 1) > 0.0
     margin = margin_now(rules, floats, k, margin_rate)
     is_forced = False
-    worst = equity_at(floats, k, bid_open, spread, unit, base_point)
+    worst = FAR
     for side in range(2):
         n = held(floats, k, side)
         if n == 0.0:
@@ -367,18 +368,16 @@ def inside(
                 spread, slip, unit, ambiguous,
             )  # fmt: skip
             is_forced = is_forced or reason == BY_STOP_OUT
-    if both:
+    if both and held(floats, k, 0) + held(floats, k, 1) > 0.0:
         worst = min(
-            worst,
-            min(
-                equity_at(floats, k, low, spread, unit, base_point),
-                equity_at(floats, k, high, spread, unit, base_point),
-            ),
+            equity_at(floats, k, low, spread, unit, base_point),
+            equity_at(floats, k, high, spread, unit, base_point),
         )
-        if force_close(
-            rules, base_point, floats, counts, log, log_counts, k, i, row, AT_INSIDE, seed, low, high, spread, unit,
-            margin_rate,
-        ):  # fmt: skip
+        if worst <= rules[R_STOP_OUT] * margin_now(rules, floats, k, margin_rate):
+            force_close(
+                rules, base_point, floats, counts, log, log_counts, k, i, row, AT_INSIDE, seed, low, high, spread,
+                unit, margin_rate,
+            )  # fmt: skip
             is_forced = True
     if held(floats, k, 0) + held(floats, k, 1) == 0.0:
         worst = min(worst, floats[k, BALANCE])

@@ -190,12 +190,12 @@ def distance(fraction, scale):
 def is_finite_action(a0, a1, a2, a3, a4, a5):
     """Return whether no number is NaN or infinite."""
     return (
-        (abs(a0) < math.inf)
-        & (abs(a1) < math.inf)
-        & (abs(a2) < math.inf)
-        & (abs(a3) < math.inf)
-        & (abs(a4) < math.inf)
-        & (abs(a5) < math.inf)
+        math.isfinite(a0)
+        and math.isfinite(a1)
+        and math.isfinite(a2)
+        and math.isfinite(a3)
+        and math.isfinite(a4)
+        and math.isfinite(a5)
     )
 
 
