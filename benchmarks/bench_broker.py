@@ -30,7 +30,14 @@ import gymnasium
 import numba
 import numpy as np
 
-from halfstep.broker import AccountRules, BatchedAccounts, TradingEnv, TradingVectorEnv, market_table, run_actions
+from halfstep.broker import (
+    AccountRules,
+    BatchedAccounts,
+    TradingEnv,
+    TradingVectorEnv,
+    market_table,
+    run_actions,
+)
 from halfstep.market.bars import Bars
 from halfstep.market.features import compute_features
 from halfstep.market.instruments import instrument
@@ -152,9 +159,7 @@ def env_cases() -> list[Case]:
         env.reset(seed=0)
         actions = plans(n).astype(np.float32)
         cases.append(
-            Case(
-                f"VectorEnv.step, {n:,}", n, lambda k, e=env, a=actions: e.step(a[k % PLANS]), 50, bar=bar
-            )
+            Case(f"VectorEnv.step, {n:,}", n, lambda k, e=env, a=actions: e.step(a[k % PLANS]), 50, bar=bar)
         )
         pole = gymnasium.make_vec("CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point")
         pole.reset(seed=0)
@@ -209,6 +214,10 @@ def layer_cases() -> list[Case]:
         config = preset("default")
         begin = features.first_valid + 119
         encoder = build_encoder(config, feature_names=features.names, seed=1)
+        usual = features.values[features.first_valid :].std(axis=0)
+        encoder.norm.reference_std.copy_(
+            torch.from_numpy(usual)
+        )  # untrained weights take as long as trained ones
         contexts = encode_contexts(encoder, torch.from_numpy(features.values[: begin + 40].copy()), begin)
         policy = NeuralPolicy(build_actor(config, seed=1), contexts)
         prepared = policy.prepare(begin, begin + 32)
@@ -309,7 +318,7 @@ def minutes(n: int) -> Bars:
     """Return n M1 bars of a random walk."""
     generator = np.random.default_rng(3)
     move = np.rint(generator.normal(0, 3, n))
-    close = 110_000 + np.cumsum(move - np.rint(np.cumsum(move)[-1] / n * 0))
+    close = 110_000 + np.cumsum(move)
     close = 60_000 + np.abs(close - 60_000)  # reflected far away
     opened = np.concatenate([[close[0]], close[:-1]])
     reach = generator.integers(0, 4, (2, n))

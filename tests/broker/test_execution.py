@@ -26,6 +26,7 @@ from halfstep.broker.engine import form
 from halfstep.broker.rules import rules_hash
 from halfstep.broker.table import MarketTable
 from halfstep.errors import ActionError, ConfigError, CoverageError
+from halfstep.market.bars import Bars
 from halfstep.market.instruments import instrument
 from halfstep.market.read import read_bars
 from halfstep.market.state import account_vector
@@ -33,6 +34,7 @@ from halfstep.market.timeframes import Timeframe
 
 from .scenarios import (
     BACKENDS,
+    BASE,
     EURUSD,
     RULES,
     TUESDAY,
@@ -186,16 +188,24 @@ def test_bankruptcy_is_final(backend: str) -> None:
 
 
 @pytest.mark.pitfall("T15")
-def test_money_adds_up(backend: str) -> None:
-    """Far more money and far more trades than float32 could add up: 100,000 round trips that cost 0.01 each."""
-    n = 50_000
-    rules = replace(RULES, commission=0.5, spread_floor_points=0, leverage=1e4)
-    table = market(";".join(["0/0/0/0"] * (2 * n)), rules=rules, spread=0)
+def test_money_adds_up() -> None:
+    """10,000 and 100,000 round trips that win 0.01 each are 11,000.00; float32 would end at 10,976.56."""
+    n = 100_000
+    rules = replace(RULES, spread_floor_points=0, zero_level="none")
+    opens = (BASE + np.arange(2 * n + 2) % 2) / 1e5  # bought at 0 in even bars, sold at 1 in odd ones
+    bars = Bars(
+        time=TUESDAY + 60 * np.arange(len(opens)), open=opens, high=opens, low=opens, close=opens,
+        volume=np.ones(len(opens)), spread=np.zeros(len(opens), np.int32), symbol="EURUSD", timeframe=Timeframe.M1,
+        digits=5,
+    )  # fmt: skip
     plan = np.zeros((2 * n, 6))
-    plan[::2] = buy(0.01, 900, 900)
-    run = run_actions(table, rules, plan, 0) if backend != "python" else None
-    if run is not None:
-        assert run.balance[-1] == pytest.approx(10_000 - 0.01 * n, abs=1e-6)  # float32 would end at 9,951.17
+    plan[::2, 0] = 0.01
+    run = run_actions(market_table(bars, EURUSD, rules), rules, plan, 1)
+    assert run.log.counts[0] == 2 * n
+    assert run.balance[-1] == pytest.approx(11_000, abs=1e-6)
+    added = np.full(n + 1, 0.01, np.float32)
+    added[0] = 10_000
+    assert np.add.accumulate(added)[-1] == pytest.approx(10_976.56, abs=0.01)
 
 
 @pytest.mark.pitfall("T15")
