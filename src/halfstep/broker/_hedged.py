@@ -199,7 +199,9 @@ def close_steps(
     n = held(floats, k, side)
     gain = profit(d, price, floats[k, ENTRY + at], unit * steps, base_point)
     fee = rules[R_COMMISSION] * steps
-    share = floats[k, SWAP + at] * (steps / n)
+    share = floats[k, SWAP + at]
+    if steps < n:
+        share *= steps / n
     floats[k, BALANCE] += gain + share - fee
     counts[k, DEALS] += 1
     if log is not None:
@@ -259,7 +261,7 @@ def at_quote(
 ):
     """Close what an opening quote has already passed, phase 2; return whether the stop-out did."""
     both = held(floats, k, 0) > 0.0 and held(floats, k, 1) > 0.0
-    margin = margin_now(rules, floats, k, margin_rate)
+    margin = 0.0 if both else margin_now(rules, floats, k, margin_rate)  # for the lone side's stop-out
     is_forced = False
     for side in range(2):
         n = held(floats, k, side)
@@ -310,7 +312,7 @@ def inside(
 ):  # fmt: skip
     """Close what a bar's extremes reach, phase 4; return whether the stop-out did, and the least equity."""
     both = held(floats, k, 0) > 0.0 and held(floats, k, 1) > 0.0
-    margin = margin_now(rules, floats, k, margin_rate)
+    margin = 0.0 if both else margin_now(rules, floats, k, margin_rate)  # for the lone side's stop-out
     is_forced = False
     worst = FAR
     for side in range(2):
@@ -388,6 +390,7 @@ def step_hedged(
     rules, base_point, table, detail, detail_rows, floats, ints, counts, actions, outputs, marks, log, log_counts, path
 ):  # fmt: skip
     """Move every running account over its next bars, one per row of actions; see `_kernel.step_accounts`."""
+    steps_per_lot = 1.0 / rules[R_LOT_STEP]
     for k in prange(floats.shape[0]):
         for s in range(actions.shape[0]):
             if ints[k, STATUS] != 0:
@@ -445,7 +448,7 @@ def step_hedged(
                     volume = max(actions[s, k, 3 * side], 0.0)
                     if rules[R_PER_10K] > 0.0:
                         volume = volume * equity_before / 10_000.0
-                    wanted = min(volume * (1.0 / rules[R_LOT_STEP]), 1e15)
+                    wanted = min(volume * steps_per_lot, 1e15)
                     target = max(np.floor(wanted + (0.5 + ROUNDING)), rules[R_MIN_STEPS])
                     refused = HELD
                     if wanted < rules[R_MIN_STEPS] - ROUNDING:
