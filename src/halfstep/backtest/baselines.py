@@ -118,7 +118,7 @@ def random_band(
         accounts.reset(first=first, stop=first + bars)
         for actions in plans:
             accounts.step(actions)
-        nets[begin : begin + chunk] = accounts.floats[:, 1] - rules.deposit
+        nets[begin : begin + chunk] = accounts.state.equity - rules.deposit
     return RandomBand(nets=nets, p=float((1 + (nets >= net).sum()) / (1 + runs)))
 
 

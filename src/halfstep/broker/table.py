@@ -1,20 +1,54 @@
 """Bars in the form the engine reads: bids in whole points, spreads after the floor, nights of swap, rates."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from halfstep.broker._layout import (
+    ATR,
+    CLOSE,
+    COLOUR,
+    DETAIL_SIZE,
+    MARGIN_RATE,
+    NIGHTS,
+    OPEN,
+    PROFIT_RATE,
+    SPREAD,
+    TABLE_SIZE,
+    TIME,
+)  # fmt: skip
 from halfstep.broker.rules import AccountRules
 from halfstep.errors import ConfigError
 from halfstep.market.bars import Bars
 from halfstep.market.calendar import rollover_days
 from halfstep.market.instruments import Instrument
+from halfstep.market.state import time_harmonics
+from halfstep.market.timeframes import Timeframe
+
+__all__ = ["CLOSE", "OPEN", "SPREAD", "Detail", "MarketTable", "market_table"]
 
 Column = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
-OPEN, HIGH, LOW, CLOSE, SPREAD, NIGHTS, PROFIT_RATE, MARGIN_RATE, ATR, TIME, COLOUR = range(11)
-"""Columns of `MarketTable.values`."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detail:
+    """Finer bars inside the bars of a table.
+
+    Attributes:
+        values: ``(rows, 5)`` float64: open, high, low, close of the BID in points, spread in points.
+        rows: first and last-plus-one row of each bar, ``(bars, 2)`` int64; equal where the finer bars do not
+            resample to the bar exactly, so that they are not used.
+        bars: what it was made from.
+        missing: bars for which it cannot be used.
+    """
+
+    values: Column
+    rows: Rows
+    bars: Bars
+    missing: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,16 +62,34 @@ class MarketTable:
         bars: the bars it was made from.
         instrument: what is traded.
         floored_spreads: share of bars whose spread is the floor because the stated one is smaller or absent.
+        pricing: `AccountRules.pricing` of the rules it was made with.
+        detail: finer bars, or None.
     """
 
     values: Column
-    server_time: npt.NDArray[np.int64]
+    server_time: Rows
     bars: Bars
     instrument: Instrument
     floored_spreads: float
+    pricing: tuple[str, float, int | None]
+    detail: Detail | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __deepcopy__(self, memo: object) -> "MarketTable":
+        return self  # frozen; environments are copied with their arguments
+
+    @functools.cached_property
+    def harmonics(self) -> Column:
+        """Sine of the year, cosine of the month, sine of the week and of the day at each bar, ``(bars, 4)``."""
+        return time_harmonics(self.server_time)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that the engine reads."""
+        detail = 0 if self.detail is None else self.detail.values.nbytes + self.detail.rows.nbytes
+        return self.values.nbytes + self.server_time.nbytes + detail
 
 
 def market_table(
@@ -45,6 +97,7 @@ def market_table(
     instrument: Instrument,
     rules: AccountRules,
     *,
+    detail: Bars | None = None,
     profit_rate: Column | None = None,
     margin_rate: Column | None = None,
     atr_points: Column | None = None,
@@ -55,17 +108,19 @@ def market_table(
     scaled by ``cost_scale`` and rounded. ASK bars become BID by subtracting that spread from all four prices.
 
     Args:
+        detail: finer bars of the same symbol and side, for ``intrabar="m1"``.
         profit_rate, margin_rate: account currency per unit of the quote and of the base currency at each bar,
-            ``(n,)``; needed where the account currency is neither.
+            ``(n,)``; needed where the account currency is neither, and of no influence otherwise.
         atr_points: charged for idle bars, ``(n,)``; default 0.
 
     Raises:
-        ConfigError: the account currency is neither base nor quote and no rates are given.
+        ConfigError: the account currency is neither base nor quote and no rates are given; series of another
+            length; detail of another symbol, side or of no finer timeframe.
         PriceError: prices off the instrument's grid.
     """
     n = len(bars)
-    given = profit_rate is not None and margin_rate is not None
-    if rules.currency not in (instrument.base, instrument.quote) and not given:
+    needs_rates = rules.currency not in (instrument.base, instrument.quote)
+    if needs_rates and (profit_rate is None or margin_rate is None):
         raise ConfigError(
             f"currency: {rules.currency!r}, must be {instrument.base} or {instrument.quote} for {instrument.symbol}. "
             f"For another account give profit_rate ({instrument.quote}{rules.currency}) "
@@ -76,21 +131,38 @@ def market_table(
             f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}."
         )
     spread, floored = _spreads(bars, instrument, rules)
-    values = np.zeros((n, 11))
-    for column, name in ((OPEN, "open"), (HIGH, "high"), (LOW, "low"), (CLOSE, "close")):
-        prices = bars.points(name)  # type: ignore[arg-type]  # the four literals above
-        values[:, column] = prices - spread if bars.side == "ask" else prices
+    values = np.zeros((n, TABLE_SIZE))
+    values[:, : CLOSE + 1] = _bids(bars, spread)
     values[:, SPREAD] = spread
     values[:, NIGHTS] = rollover_days(bars.time, bars.zone, instrument.swap_days)
-    values[:, PROFIT_RATE] = 1.0 if profit_rate is None else profit_rate
-    values[:, MARGIN_RATE] = 1.0 if margin_rate is None else margin_rate
+    values[:, PROFIT_RATE] = _rates("profit_rate", profit_rate, n) if needs_rates else 1.0
+    values[:, MARGIN_RATE] = _rates("margin_rate", margin_rate, n) if needs_rates else 1.0
     values[:, ATR] = 0.0 if atr_points is None else atr_points
     values[:, TIME] = bars.time
     values[:, COLOUR] = _colours(values[:, OPEN], values[:, CLOSE])
     values.flags.writeable = False
     return MarketTable(
-        values=values, server_time=bars.server_time, bars=bars, instrument=instrument, floored_spreads=floored
+        values=values,
+        server_time=bars.server_time,
+        bars=bars,
+        instrument=instrument,
+        floored_spreads=floored,
+        pricing=rules.pricing,
+        detail=None if detail is None else _detail(bars, detail, instrument, rules),
     )
+
+
+def _rates(name: str, series: Column | None, n: int) -> Column:
+    rates = np.asarray(series, np.float64)
+    if rates.shape != (n,) or not (np.isfinite(rates) & (rates > 0)).all():
+        raise ConfigError(f"{name}: shape {rates.shape}, must be ({n},) finite rates above 0, one a bar.")
+    return rates
+
+
+def _bids(bars: Bars, spread: Column) -> Column:
+    """Return open, high, low, close of the BID in points, ``(n, 4)``."""
+    prices = np.stack([bars.points("open"), bars.points("high"), bars.points("low"), bars.points("close")], 1)
+    return prices - spread[:, None] if bars.side == "ask" else prices
 
 
 def _spreads(bars: Bars, instrument: Instrument, rules: AccountRules) -> tuple[Column, float]:
@@ -99,15 +171,50 @@ def _spreads(bars: Bars, instrument: Instrument, rules: AccountRules) -> tuple[C
     last = np.maximum.accumulate(np.where(stated, np.arange(len(bars)), -1))
     known = np.where(last >= 0, bars.spread[np.maximum(last, 0)], floor)
     charged = np.maximum(known, floor)
-    floored = float(((charged > known) | ~stated).mean())
+    floored = float(((charged > known) | (last < 0)).mean())
     return np.floor(charged * rules.cost_scale + 0.5), floored
 
 
 def _colours(opens: Column, closes: Column) -> Column:
     """Return +1 for a rising and -1 for a falling bar; a doji takes the opposite of the bar before."""
     colours = np.sign(closes - opens)
-    if len(colours) and colours[0] == 0:
-        colours[0] = 1
-    for i in np.flatnonzero(colours == 0):
-        colours[i] = -colours[i - 1]
-    return np.asarray(colours, np.float64)
+    index = np.arange(len(colours))
+    last = np.maximum.accumulate(np.where(colours != 0, index, -1))  # newest bar with a colour of its own
+    before = np.where(last >= 0, colours[np.maximum(last, 0)], -1.0)  # as if a falling bar preceded the first
+    return np.asarray(np.where((index - last) % 2 == 0, before, -before), np.float64)
+
+
+def _detail(bars: Bars, finer: Bars, instrument: Instrument, rules: AccountRules) -> Detail:
+    """Return finer bars with the rows that belong to each bar."""
+    if (finer.digits, finer.side) != (bars.digits, bars.side) or finer.symbol != bars.symbol:
+        raise ConfigError(
+            f"detail: {finer.symbol} {finer.side} with {finer.digits} digits, "
+            f"must be {bars.symbol} {bars.side} with {bars.digits} digits as the bars."
+        )
+    if finer.timeframe.seconds >= bars.timeframe.seconds:
+        raise ConfigError(
+            f"detail: {finer.timeframe.name}, must be of a finer timeframe than {bars.timeframe.name}."
+        )
+    until = np.append(bars.time[1:], bars.close_time[-1])
+    if bars.timeframe.seconds <= Timeframe.D1.seconds:
+        until = np.minimum(until, bars.close_time)
+    rows = np.stack([np.searchsorted(finer.time, bars.time), np.searchsorted(finer.time, until)], axis=1)
+    usable = rows[:, 0] < rows[:, 1]
+    first, last = rows[usable].T
+    points = {name: finer.points(name) for name in ("open", "high", "low", "close")}
+    inside = np.stack([first, last], axis=1).ravel()
+    highest = np.maximum.reduceat(np.append(points["high"], 0), inside)[::2]
+    lowest = np.minimum.reduceat(np.append(points["low"], 0), inside)[::2]
+    usable[usable] = (
+        (points["open"][first] == bars.points("open")[usable])
+        & (highest == bars.points("high")[usable])
+        & (lowest == bars.points("low")[usable])
+        & (points["close"][last - 1] == bars.points("close")[usable])
+    )
+    rows[~usable] = 0
+    spread = _spreads(finer, instrument, rules)[0]
+    values = np.empty((len(finer), DETAIL_SIZE))
+    values[:, : CLOSE + 1] = _bids(finer, spread)
+    values[:, SPREAD] = spread
+    values.flags.writeable = False
+    return Detail(values=values, rows=rows.astype(np.int64), bars=finer, missing=int((~usable).sum()))

@@ -135,7 +135,7 @@ def _play(
             actions = policy.act(vector, prepared, row, noise[row])
             for k, script in scripted.items():
                 actions[k] = script[step]
-            running = accounts.ints[:, 3] == RUNNING
+            running = accounts.state.status == RUNNING
             previous, balance = now, np.maximum(now[:, :1], rules.floor)
             result = accounts.step(actions)
             now = accounts.numbers()
@@ -152,7 +152,7 @@ def _play(
     )
     return Group(
         first_bar=span[0], account=account, action=action, reward=reward, mark=mark, length=length,
-        terminated=accounts.ints[:, 3] == TERMINATED, source=source.astype(np.uint8),
+        terminated=accounts.state.status == TERMINATED, source=source.astype(np.uint8),
     )  # fmt: skip
 
 
