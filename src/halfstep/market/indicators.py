@@ -95,20 +95,38 @@ def _sma(values: Series, period: int) -> Series:
     return out
 
 
-def _median_before(values: Series, period: int) -> Series:
+@njit(cache=True)
+def _find(window: Series, held: int, value: float) -> int:
+    low, high = 0, held
+    while low < high:
+        middle = (low + high) // 2
+        if window[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _median_before(values: Series, period: int, least: int) -> Series:
     n = len(values)
     out = np.full(n, np.nan)
-    window = np.empty(period)  # the last `period` values in rising order
+    window = np.empty(period)  # the last values in rising order
     held = 0
     for i in range(n):
-        if held == period:
-            half = period // 2
-            out[i] = window[half] if period % 2 else 0.5 * (window[half - 1] + window[half])
-            at = np.searchsorted(window, values[i - period])
-            window[at : period - 1] = window[at + 1 : period].copy()
+        if held >= least:
+            half = held // 2
+            out[i] = window[half] if held % 2 else 0.5 * (window[half - 1] + window[half])
+        at = held
+        if held == period:  # the new value takes the place of the oldest, moving what lies between
+            oldest = values[i - period]
+            at = _find(window, held, oldest)
             held -= 1
-        at = np.searchsorted(window[:held], values[i])
-        window[at + 1 : held + 1] = window[at:held].copy()
+        while at < held and window[at + 1] < values[i]:
+            window[at] = window[at + 1]
+            at += 1
+        while at > 0 and window[at - 1] > values[i]:
+            window[at] = window[at - 1]
+            at -= 1
         window[at] = values[i]
         held += 1
     return out
@@ -167,9 +185,15 @@ def macd(close: Series, fast: int = FAST, slow: int = SLOW, signal: int = SIGNAL
     return main, _compiled["sma"](main, signal)
 
 
-def median_before(values: Series, period: int) -> Series:
-    """Return the median of the ``period`` values before each index (the value itself excluded)."""
-    out: Series = _compiled["median_before"](values, period)
+def median_before(values: Series, period: int, *, least: int | None = None) -> Series:
+    """Return the median of the ``period`` values before each index (the value itself excluded).
+
+    Args:
+        values: ``(n,)``, without NaN.
+        period: length of the window.
+        least: smallest number of values that give a median near the start; default: ``period``.
+    """
+    out: Series = _compiled["median_before"](values, period, period if least is None else least)
     return out
 
 
