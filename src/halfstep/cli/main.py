@@ -38,6 +38,7 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
+    Verb("data", "Import files of bars as checked Parquet, or check one: data import, data check.", "data"),
     Verb(
         "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"
     ),

@@ -150,7 +150,7 @@ def _report(
     price_range: tuple[float, float] | None,
     raw: RawBars | None = None,
 ) -> DataReport:
-    sessions = sessions_of(bars.symbol)
+    sessions = _sessions(bars)
     wrong = np.zeros(len(bars), bool)
     if bars.volume_kind != "none":
         flat = (bars.high == bars.low) & (bars.volume == 0)
@@ -185,6 +185,15 @@ def _report(
         findings=tuple(sorted(findings, key=lambda finding: order[finding.level])),
         notes=bars.report.notes,
     )
+
+
+def _sessions(bars: Bars) -> str:
+    """Return the trading week of bars; one of an unknown symbol is FX's where no bar lies outside of it."""
+    known = sessions_of(bars.symbol)
+    if known == "always" and preset_of(bars.symbol) is None:
+        inside = overlaps_sessions(bars.time, bars.timeframe.seconds, "fx").all()
+        return "fx" if inside else known
+    return known
 
 
 def _nothing(raw: RawBars, findings: list[Finding], rows: int) -> DataReport:
@@ -273,7 +282,7 @@ def _gaps(grid: Grid) -> Iterator[Finding]:
         code="gap",
         level="info",
         count=len(grid.gaps),
-        text=f"{grid.missing:,} bars are missing in {len(grid.gaps)} runs; first bar and length of the longest: {named}{more}.",
+        text=f"Bars missing: {grid.missing:,}, in runs: {len(grid.gaps)}. First bar and length of the longest: {named}{more}.",
     )
 
 

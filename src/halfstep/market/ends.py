@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from halfstep.market.timeframes import DAY, HOUR
 
-HEAD_BARS, HEAD_REFERENCE, HEAD_FACTOR = 10, 500, 6.0
+HEAD_BARS, HEAD_REFERENCE, HEAD_LEAST, HEAD_FACTOR = 10, 500, 20, 6.0
 TAIL_BARS, TAIL_LEAST, TAIL_SHARE = 20, 5, 0.25
 
 Values = npt.NDArray[np.float64]
@@ -15,10 +15,11 @@ def first_days(high: Values, low: Values, volume: Values) -> npt.NDArray[np.int6
     """Return which of the first 10 bars look like whole days.
 
     Their range is above 6 times the median range of bars 11 to 510, and so is their volume, where there is any.
+    Fewer than 20 bars after the first 10 tell nothing.
     """
     after = slice(HEAD_BARS, HEAD_BARS + HEAD_REFERENCE)
     reach = high - low
-    if len(reach) <= HEAD_BARS:
+    if len(reach) < HEAD_BARS + HEAD_LEAST:
         return np.zeros(0, np.int64)
     strange = reach[:HEAD_BARS] > HEAD_FACTOR * np.median(reach[after])
     if volume.any():

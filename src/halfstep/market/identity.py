@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from halfstep.errors import TimeError
-from halfstep.market.bars import GRID_TOLERANCE
 from halfstep.market.instruments import PRESETS, Instrument
 from halfstep.market.timeframes import DAY, Timeframe
 
 UNKNOWN_SYMBOL = "UNKNOWN"
 SPARE_DIGITS = 8
+NOISE = 1e-7  # of a price: what float32 leaves
 CURRENCIES = frozenset(
     "USD EUR JPY GBP CHF AUD NZD CAD SEK NOK DKK PLN HUF CZK TRY ZAR MXN SGD HKD CNH RUB ILS THB".split()
 )
@@ -70,7 +70,7 @@ def digits_of(symbol: str, prices: npt.NDArray[np.float64]) -> int:
     prices = prices[np.isfinite(prices)]
     for digits in range(SPARE_DIGITS):
         scaled = prices * 10.0**digits
-        if len(prices) and (np.abs(scaled - np.rint(scaled)) <= GRID_TOLERANCE).mean() >= 0.99:
+        if len(prices) and (np.abs(scaled - np.rint(scaled)) <= NOISE * scaled).mean() >= 0.99:
             return digits
     return SPARE_DIGITS
 

@@ -21,26 +21,28 @@ FAST, SLOW, SIGNAL = 12, 26, 9
 
 
 def _rsi(close: Series, period: int) -> Series:
-    out = np.full(len(close), np.nan)
-    if len(close) <= period:
+    n = len(close)
+    out = np.empty(n)
+    out[: min(period, n)] = np.nan
+    if n <= period:
         return out
     gain = 0.0
     loss = 0.0
-    for i in range(1, len(close)):
+    for i in range(1, period + 1):
         change = close[i] - close[i - 1]
-        up = max(change, 0.0)
-        down = max(-change, 0.0)
-        if i <= period:
-            gain += up / period
-            loss += down / period
+        gain += max(change, 0.0)
+        loss += max(-change, 0.0)
+    gain /= period
+    loss /= period
+    for i in range(period, n):
+        if i > period:
+            change = close[i] - close[i - 1]
+            gain = (gain * (period - 1) + max(change, 0.0)) / period
+            loss = (loss * (period - 1) + max(-change, 0.0)) / period
+        if loss == 0.0:
+            out[i] = 100.0 if gain > 0.0 else 50.0
         else:
-            gain = (gain * (period - 1) + up) / period
-            loss = (loss * (period - 1) + down) / period
-        if i >= period:
-            if loss == 0.0:
-                out[i] = 100.0 if gain > 0.0 else 50.0
-            else:
-                out[i] = 100.0 - 100.0 / (1.0 + gain / loss)
+            out[i] = 100.0 - 100.0 / (1.0 + gain / loss)
     return out
 
 
@@ -64,14 +66,14 @@ def _cci(high: Series, low: Series, close: Series, period: int) -> Series:
 def _atr(high: Series, low: Series, close: Series, period: int) -> Series:
     n = len(close)
     out = np.full(n, np.nan)
-    ranges = np.zeros(n)
+    ranges = np.empty(n)
     for i in range(1, n):
         ranges[i] = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
-        if i >= period:
-            total = 0.0
-            for j in range(i - period + 1, i + 1):
-                total += ranges[j]
-            out[i] = total / period
+    for i in range(period, n):
+        total = 0.0
+        for j in range(i - period + 1, i + 1):
+            total += ranges[j]
+        out[i] = total / period
     return out
 
 
@@ -86,8 +88,9 @@ def _ema(close: Series, period: int) -> Series:
 
 
 def _sma(values: Series, period: int) -> Series:
-    out = np.full(len(values), np.nan)
-    for i in range(period - 1, len(values)):
+    n = len(values)
+    out = np.full(n, np.nan)
+    for i in range(period - 1, n):
         total = 0.0
         for j in range(i - period + 1, i + 1):
             total += values[j]

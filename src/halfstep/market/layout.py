@@ -15,7 +15,7 @@ import numpy as np
 from halfstep.errors import ColumnError, ConfigError, FormatError
 from halfstep.market import _cells
 from halfstep.market.bars import PRICE_COLUMNS, Side, VolumeKind
-from halfstep.market.sniff import NUMBER, Table, plain_name
+from halfstep.market.sniff import NUMBER, Table, listed, plain_name, shortened
 
 DATE_NAMES = ("date", "time", "datetime", "timestamp", "gmttime", "localtime", "utc", "opentime")
 TICK_VOLUME_NAMES = ("tickvol", "tickvolume", "tickqty")
@@ -25,7 +25,7 @@ _HEADERLESS = {
     7: ("date", "clock", "open", "high", "low", "close", "volume"),
     6: ("date", "open", "high", "low", "close", "volume"),
 }
-_ASK = re.compile(r"(?<![A-Za-z])ask(?![A-Za-z])", re.IGNORECASE)
+_SIDE = re.compile(r"(?<![A-Za-z])(ask|bid)(?![A-Za-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,13 +97,13 @@ def find_layout(table: Table, path: Path, *, format_name: str | None, fxcm_side:
         columns = _named(table, path, names, fxcm_side)
         found = _format_of(table, names, columns)
         unused = [name for k, name in enumerate(table.names) if k not in columns.values() and name]
-        notes = (f"columns not used: {', '.join(unused[:12])}",) if unused else ()
+        notes = (f"columns not used: {', '.join(map(shortened, unused[:12]))}",) if unused else ()
     return Layout(columns=columns, format=FORMATS[format_name or found], notes=notes)
 
 
 def says_ask(path: Path) -> bool:
-    """Return whether a file's name holds the word ASK."""
-    return _ASK.search(path.name) is not None
+    """Return whether a file's name holds the word ASK, and not BID."""
+    return {word.lower() for word in _SIDE.findall(path.name)} == {"ask"}
 
 
 def _headerless(table: Table, path: Path) -> dict[str, int]:
@@ -148,7 +148,7 @@ def _named(table: Table, path: Path, names: list[str], fxcm_side: Side) -> dict[
     missing = [name for name in PRICE_COLUMNS if columns[name] is None]
     if missing:
         raise ColumnError(
-            f"no column {prefix + missing[0]!r} in the header {list(table.names or ())[:20]}",
+            f"no column {prefix + missing[0]!r} in the header {listed(table.names or ())}",
             file=path,
             row=table.header_line,
             column=missing[0],
@@ -172,7 +172,7 @@ def _time_columns(table: Table, path: Path, names: list[str]) -> dict[str, int]:
     positions = [k for k in positions if not _is_unreadable_twin(table, names, k)]
     if not positions:
         raise ColumnError(
-            f"no column of times in the header {list(table.names or ())[:20]}",
+            f"no column of times in the header {listed(table.names or ())}",
             file=path,
             row=table.header_line,
             hint=f"Looked for: {', '.join(DATE_NAMES)}.",
@@ -213,9 +213,9 @@ def _choose(
 
 
 def _differ(table: Table, path: Path, columns: list[int]) -> ColumnError:
-    spelled = [(table.names or ())[k] for k in columns]
+    spelled = [shortened((table.names or ())[k]) for k in columns[:5]]
     return ColumnError(
-        f"columns {', '.join(f'{k + 1} ({name})' for k, name in zip(columns, spelled, strict=True))} "
+        f"columns {', '.join(f'{k + 1} ({name})' for k, name in zip(columns, spelled, strict=False))} "
         "mean the same and differ",
         file=path,
         row=table.header_line,

@@ -14,9 +14,9 @@ from halfstep.errors import CellError, ColumnError, FormatError, HalfstepError, 
 from halfstep.market.bars import COLUMNS, PRICE_COLUMNS, Bars
 from halfstep.market.calendar import ServerZone
 from halfstep.market.layout import DATE_NAMES, FORMATS, PLAIN_VOLUME_NAMES, TICK_VOLUME_NAMES, Format
-from halfstep.market.raw import Facts, Fault, RawBars, ReadOptions, finish, prices_in_units, shortened
+from halfstep.market.raw import Facts, Fault, RawBars, ReadOptions, finish, prices_in_units
 from halfstep.market.identity import symbol_of
-from halfstep.market.sniff import plain_name
+from halfstep.market.sniff import listed, plain_name, shortened
 from halfstep.market.timeframes import Timeframe
 
 KEY = "halfstep.bars"
@@ -151,7 +151,7 @@ def _spelled(path: Path, names: dict[str, str], frame: pl.DataFrame) -> dict[str
             spelled[meaning] = name
         elif meaning not in ("volume", "spread"):
             raise ColumnError(
-                f"no column {'time' if meaning == 'date' else meaning!r} among {frame.columns[:20]}",
+                f"no column {'time' if meaning == 'date' else meaning!r} among {listed(frame.columns)}",
                 file=path,
                 column=meaning,
                 hint="Needed are time, open, high, low and close; optional are volume and spread.",

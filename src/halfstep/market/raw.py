@@ -30,7 +30,7 @@ from halfstep.market.bars import (
 from halfstep.market.calendar import ZONE_HINT, ServerZone, iso, parse_date
 from halfstep.market.identity import UNKNOWN_SYMBOL, digits_of, preset_of, symbol_of
 from halfstep.market.layout import Format, Layout, find_layout, says_ask
-from halfstep.market.sniff import NUMBER, Table, read_table
+from halfstep.market.sniff import NUMBER, Table, listed, read_table, shortened
 from halfstep.market.timeframes import Timeframe
 from halfstep.market.times import parse_times
 
@@ -203,7 +203,8 @@ def text_bars(path: Path, data: bytes, options: ReadOptions) -> RawBars:
     symbol = options.symbol or symbol_of(path, table.ticker)
     digits = prices_in_units(columns, symbol, options, path, notes, reader.faults, reader.spelled, table.lines)
     if reader.spread_is_in_price:
-        columns["spread"] = np.rint(columns["spread"] * 10.0**digits)
+        with np.errstate(over="ignore"):  # of prices that are none, which are faults already
+            columns["spread"] = np.rint(columns["spread"] * 10.0**digits)
         columns["spread"][columns["spread"] < 0] -= 1  # an ask below the bid is an error, not "unknown"
     if table.encoding not in ("ascii", "utf-8"):
         notes.append(f"encoding {table.encoding}")
@@ -359,7 +360,7 @@ class _TextReader:
         self.spread_is_in_price = False
         self.is_bad = np.zeros(len(table), bool)
         self.spelled = {
-            name: (table.names[position] if table.names is not None else name)
+            name: (shortened(table.names[position]) if table.names is not None else name)
             for name, position in layout.columns.items()
         }
         self.decimal_comma = table.separator in ";\t" and any(
@@ -421,7 +422,7 @@ class _TextReader:
         columns = self.layout.columns
         if wanted == "real" and "real_volume" not in columns:
             raise ColumnError(
-                f"no column of real volume in the header {list(self.table.names or ())[:20]}",
+                f"no column of real volume in the header {listed(self.table.names or ())}",
                 file=self.path,
                 row=self.table.header_line,
                 hint='Leave volume_kind out, or pass volume_kind="tick".',
@@ -487,11 +488,6 @@ def number(cell: str, *, decimal_comma: bool) -> float | None:
     if "," in digits or NUMBER.fullmatch(digits) is None:
         return None
     return float(digits) * multiple
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """Return a text of at most ``most`` characters for a message."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _no_number(value: float, word: str) -> str:

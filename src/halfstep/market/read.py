@@ -95,7 +95,11 @@ def read_bars(
 def read_raw(path: str | Path, options: ReadOptions) -> RawBars:
     """Return the rows of a file with all their faults."""
     path = Path(path)
-    data = read_bytes(path)
+    return raw_of(path, read_bytes(path), options)
+
+
+def raw_of(path: Path, data: bytes, options: ReadOptions) -> RawBars:
+    """Return the rows of a file whose bytes are at hand."""
     if data[:4] == b"PAR1":
         return parquet_bars(path, data, options)
     return text_bars(path, data, options)
@@ -274,9 +278,10 @@ def _built(raw: RawBars, rows: _Rows, frame: Timeframe, options: ReadOptions, no
     columns = {name: _owned(rows.columns[name], np.float64) for name in (*PRICE_COLUMNS, "volume")}
     columns["time"] = _owned(rows.columns["time"], np.int64)
     columns["spread"] = _owned(rows.columns["spread"], np.int32)
-    usual_side: Side = options.fxcm_side if "bid_open" in raw.spelled or "ask_open" in raw.spelled else "bid"
-    if says_ask(raw.path) and not raw.format.is_metatrader:
-        usual_side = "ask"
+    if "bid_open" in raw.spelled or "ask_open" in raw.spelled:
+        usual_side = options.fxcm_side
+    else:
+        usual_side = "ask" if says_ask(raw.path) and not raw.format.is_metatrader else "bid"
     kind = options.volume_kind or (facts.volume_kind if facts else raw.format.volume_kind)
     if facts is None and not columns["volume"].any():
         kind = "none"

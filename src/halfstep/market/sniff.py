@@ -17,7 +17,7 @@ from halfstep.market import _cells
 
 MOST_BYTES = 4 * 2**30 - 1
 SNIFFED_LINES = 50
-LEAST_CELLS = 4
+LEAST_CELLS, MOST_CELLS = 4, 1000
 CHUNK = 2**24
 ACCEPTED = (
     "Accepted are MetaTrader exports, CSV with a header (time, open, high, low, close) and Parquet, also as .gz."
@@ -120,6 +120,10 @@ def read_table(path: Path, data: bytes) -> Table:
     if len(numbers) == 0:
         raise FormatError("the file is empty", file=path, hint=ACCEPTED)
     separator = _separator(path, letters, starts, ends)
+    if _cells.count_cells(letters, starts[:3], ends[:3], ord(separator)).max() > MOST_CELLS:
+        raise FormatError(
+            f"more than {MOST_CELLS} cells in a line", file=path, row=int(numbers[0]), hint=ACCEPTED
+        )
     head = [_line(letters, starts[k], ends[k]) for k in range(min(3, len(numbers)))]
     names, skipped, ticker = _header(head, separator)
     counts = _cells.count_cells(letters, starts[skipped:], ends[skipped:], ord(separator))
@@ -149,6 +153,16 @@ def read_table(path: Path, data: bytes) -> Table:
 def plain_name(name: str) -> str:
     """Return a header cell as it is compared: lower case, without ``<>"_.`` and blanks."""
     return "".join(character for character in name.lower() if character not in '<>"_.\ufeff' and not character.isspace())
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text of at most ``most`` characters for a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def listed(names: tuple[str, ...] | list[str], most: int = 20) -> str:
+    """Return names for a message, each shortened, at most ``most`` of them."""
+    return f"[{', '.join(repr(shortened(name, 24)) for name in names[:most])}{', ...' if len(names) > most else ''}]"
 
 
 def _decompressed(path: Path, data: bytes) -> bytes | bytearray:
@@ -206,7 +220,7 @@ def _separator(
         )
         width, lines = counts.most_common(1)[0]
         share = lines / counts.total()
-        if width >= LEAST_CELLS and (share > best_share or (share == best_share == 0.5 and not best)):
+        if LEAST_CELLS <= width <= MOST_CELLS and (share > best_share or (share == best_share == 0.5 and not best)):
             best, best_share = separator, share
     if not best:
         raise FormatError(
