@@ -57,6 +57,20 @@ def data(description: str, argv: Sequence[str]) -> int:
     return (import_files if argv[0] == "import" else check_file)(list(argv[1:]), words[argv[0]])
 
 
+def lookahead(description: str, argv: Sequence[str]) -> int:
+    """Prove that nothing depends on the future."""
+    from halfstep.cli.programs.causality import prove_no_lookahead  # heavy: numba, polars
+
+    return prove_no_lookahead(description, list(argv))
+
+
+def warmup(description: str, argv: Sequence[str]) -> int:
+    """Measure how much history each feature needs."""
+    from halfstep.cli.programs.causality import prove_warmup  # heavy: numba, polars
+
+    return prove_warmup(description, list(argv))
+
+
 def doctor(description: str, argv: Sequence[str]) -> int:
     """Say what is installed and what is missing."""
     if any(flag in argv for flag in ("-h", "--help")):

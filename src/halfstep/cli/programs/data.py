@@ -97,7 +97,7 @@ class CheckFlags(ReadFlags):
 
 def import_files(argv: list[str], description: str) -> int:
     """Read all files, then write them; on any error nothing is written."""
-    flags = _parse(ImportFlags, "halfstep data import", description, argv)
+    flags = parse_flags(ImportFlags, "halfstep data import", description, argv)
     if not flags.files:
         raise MissingInputError("no file to import. Name one: halfstep data import EURUSD_H1.csv")
     repair = (*flags.repair, *(("drop-last",) if flags.drop_last and "drop-last" not in flags.repair else ()))
@@ -108,22 +108,22 @@ def import_files(argv: list[str], description: str) -> int:
     for _, target, bars, _ in found:
         write_bars(bars, target)
     if flags.json:
-        _print_json([_imported(path, target, bars, report) for path, target, bars, report in found])
+        print_json([_imported(path, target, bars, report) for path, target, bars, report in found])
         return 0
-    screen = _screen()
+    target_screen = screen()
     for path, target, bars, report in found:
-        _print_report(screen, report, title=f"{path} -> {target}", repairs=bars.report.repairs)
+        _print_report(target_screen, report, title=f"{path} -> {target}", repairs=bars.report.repairs)
     return 0
 
 
 def check_file(argv: list[str], description: str) -> int:
     """Print the data report of a file; 0 clean, 1 errors (``--strict``: or warnings), 2 not readable at all."""
-    flags = _parse(CheckFlags, "halfstep data check", description, argv)
+    flags = parse_flags(CheckFlags, "halfstep data check", description, argv)
     report = check_bars(flags.file, price_range=flags.price_range, options=flags.options())
     if flags.json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
-        _print_report(_screen(), report, title=str(flags.file))
+        _print_report(screen(), report, title=str(flags.file))
     return report.exit_status(strict=flags.strict)
 
 
@@ -185,13 +185,16 @@ def _print_report(screen: Console, report: DataReport, *, title: str, repairs: t
     screen.print(table)
 
 
-def _parse(kind: type[T], prog: str, description: str, argv: list[str]) -> T:
+def parse_flags(kind: type[T], prog: str, description: str, argv: list[str]) -> T:
+    """Return the flags of a program; prints help or a usage error and exits where tyro would."""
     return tyro.cli(kind, prog=prog, description=description, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
-def _screen() -> Console:
+def screen() -> Console:
+    """Return the console for results, which are the output of these programs."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Print a result for machines."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
