@@ -20,7 +20,18 @@ REPAIR_SETS: tuple[tuple[str, ...], ...] = (
     ("drop-bad",),
     ("sort", "widen"),
 )
-HUGE = (b"1e308", b"1.7976931348623157e308", b"9" * 25, b"-1", b"0", b"nan", b"inf", b"1e-320", b"2147483648", b"99999999999999")
+HUGE = (
+    b"1e308",
+    b"1.7976931348623157e308",
+    b"9" * 25,
+    b"-1",
+    b"0",
+    b"nan",
+    b"inf",
+    b"1e-320",
+    b"2147483648",
+    b"99999999999999",
+)
 SECONDS = 2.0
 
 
@@ -140,25 +151,27 @@ def judge(name: str, data: bytes, repair: tuple[str, ...]) -> str:
     """Read a file and return ``bars`` or ``error``; raises AssertionError where neither is proper."""
     path = Path(name)
     begin = time.perf_counter()
+    options = ReadOptions(symbol="EURUSD", repair=repair)
+    answer: Bars | HalfstepError
     try:
-        options = ReadOptions(symbol="EURUSD", repair=repair)
-        bars = bars_of(raw_of(path, data, options), options)
+        answer = bars_of(raw_of(path, data, options), options)
     except HalfstepError as error:
-        outcome = "error"
-        text = str(error)
-        assert "\n" not in text and len(text) < 2000, text
-        assert isinstance(error, DataError), repr(error)
-        assert error.file == path, repr(error)
-        assert error.hint, text
-        assert error.row is None or error.row >= 1, text
-    else:
-        outcome = "bars"
-        assert isinstance(bars, Bars)
-        check_columns({column: getattr(bars, column) for column in COLUMNS})
-        assert bars.time[0] >= -86_400 and bars.time[-1] < 4_133_980_800 + 86_400
+        answer = error
     seconds = time.perf_counter() - begin
     assert seconds < SECONDS, f"{seconds:.1f} s"
-    return outcome
+    if isinstance(answer, Bars):
+        check_columns({column: getattr(answer, column) for column in COLUMNS})
+        assert answer.time[0] >= -86_400
+        assert answer.time[-1] < 4_133_980_800 + 86_400
+        return "bars"
+    text = str(answer)
+    assert "\n" not in text, text
+    assert len(text) < 2000, text
+    assert isinstance(answer, DataError), repr(answer)
+    assert answer.file == path, repr(answer)
+    assert answer.hint, text
+    assert answer.row is None or answer.row >= 1, text
+    return "error"
 
 
 def run(samples: dict[str, bytes], seed: int, count: int) -> dict[str, int]:

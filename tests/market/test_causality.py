@@ -100,7 +100,7 @@ def test_a_policy_that_peeks_is_caught() -> None:
     leaks = lookahead(BARS, "robust9", policy=peeking).leaks
     assert {leak.column for leak in leaks} == {"action 0"}
     with pytest.raises(ConfigError, match="policy: 3 rows of actions for"):
-        lookahead(BARS, None, policy=lambda bars: np.zeros(3))
+        lookahead(BARS, None, policy=lambda _: np.zeros(3))
 
 
 def test_future_noise_is_a_valid_other_path() -> None:
@@ -144,4 +144,4 @@ def test_a_warm_up_declared_too_short_is_named() -> None:
 
 def test_a_column_of_the_wrong_shape_is_named() -> None:
     with pytest.raises(ConfigError, match=r"'x' of planted/1 has shape \(3,\), must be \(700,\)"):
-        feature_table(BARS, one("x", lambda bars: np.zeros(3)))
+        feature_table(BARS, one("x", lambda _: np.zeros(3)))

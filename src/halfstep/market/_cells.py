@@ -39,7 +39,7 @@ def _line_spans(data):
     k = 0
     while k <= size:
         byte = LF if k == size else int(data[k])
-        if byte == LF or byte == CR:
+        if byte == LF or byte == CR:  # noqa: SIM109  # numba compiles it faster than a tuple
             if not is_blank:
                 starts[count] = begin
                 ends[count] = k
@@ -282,7 +282,7 @@ def _parse_times(data, first, last, clock_first, clock_last, form, parts, clock,
         kind, a, b, c, k = parse_date(data, int(first[row]), end)
         seconds = NO_CLOCK
         east = NO_OFFSET
-        if kind == UNIX_SECONDS or kind == UNIX_MILLISECONDS:
+        if kind == UNIX_SECONDS or kind == UNIX_MILLISECONDS:  # noqa: SIM109
             seconds = 0
             east = 0
             if has_clock:

@@ -171,6 +171,9 @@ class Bars:
                 raise ConfigError(f"{name}: {theirs} after {ours}, must be equal to join bars.")
         if self.zone.name != later.zone.name:
             raise ConfigError(f"zone: {later.zone.name} after {self.zone.name}, must be equal to join bars.")
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in COLUMNS
+        }
         return replace(
             self,
             source=Source(format="joined"),
@@ -178,7 +181,7 @@ class Bars:
                 notes=tuple(dict.fromkeys(self.report.notes + later.report.notes)),
                 repairs=self.report.repairs + later.report.repairs,
             ),
-            **{name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in COLUMNS},
+            **columns,
         )
 
     def covers(self) -> str:
@@ -211,15 +214,21 @@ def check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
         )
     prices = tuple(columns[name] for name in PRICE_COLUMNS)
     for name, price in zip(PRICE_COLUMNS, prices, strict=True):
-        _refuse_first(~is_price(price), price, name, PriceError, "price; it must be finite, above 0 and below 1e9")
+        _refuse_first(
+            ~is_price(price), price, name, PriceError, "price; it must be finite, above 0 and below 1e9"
+        )
     bad = is_misshapen(*prices)
     if bad.any():
         row = int(bad.argmax())
         column, what = shape_fault(*(float(price[row]) for price in prices))
         raise PriceError(what, row=row + 1, column=column, value=float(columns[column][row]), hint=SHAPE_HINT)
     volume, spread = columns["volume"], columns["spread"]
-    _refuse_first(~is_volume(volume), volume, "volume", QuantityError, "volume; it must be finite and 0 or more")
-    _refuse_first(spread < -1, spread, "spread", QuantityError, "spread; it must be 0 or more, or -1 for unknown")
+    _refuse_first(
+        ~is_volume(volume), volume, "volume", QuantityError, "volume; it must be finite and 0 or more"
+    )
+    _refuse_first(
+        spread < -1, spread, "spread", QuantityError, "spread; it must be 0 or more, or -1 for unknown"
+    )
 
 
 def frozen(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -238,9 +247,13 @@ def on_grid(prices: Prices, digits: int) -> tuple[Prices, npt.NDArray[np.bool_]]
 
 
 DROP_HINT = 'Export the bars again, or pass repair=("drop-bad",) (command line: --repair drop-bad).'
-SHAPE_HINT = 'Export the bars again, or pass repair=("widen",) (command line: --repair widen) or ("drop-bad",).'
+SHAPE_HINT = (
+    'Export the bars again, or pass repair=("widen",) (command line: --repair widen) or ("drop-bad",).'
+)
 ORDER_HINT = 'Export the bars again, or pass repair=("sort",) (command line: --repair sort).'
-REPEAT_HINT = 'Export the bars again, or pass repair=("dedupe",) (command line: --repair dedupe); equal rows only.'
+REPEAT_HINT = (
+    'Export the bars again, or pass repair=("dedupe",) (command line: --repair dedupe); equal rows only.'
+)
 
 
 def is_price(values: Prices) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ is any function from bars to one row of actions per bar.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,7 +165,9 @@ def warmup(
     random = np.random.Generator(np.random.Philox(seed))
     differences = np.zeros((len(tested), full.shape[1]))
     for h, history in enumerate(tested):
-        rows = random.choice(np.arange(history + 1, len(bars)), min(anchors, len(bars) - history - 1), replace=False)
+        rows = random.choice(
+            np.arange(history + 1, len(bars)), min(anchors, len(bars) - history - 1), replace=False
+        )
         for row in rows.tolist():
             late = feature_table(bars.slice(row - history, row + 1), chosen)[-1]
             differences[h] = np.maximum(differences[h], _in_deviations(late, full[row], deviation))
@@ -193,13 +196,17 @@ def with_future_noise(bars: Bars, cut: int, random: np.random.Generator) -> Bars
         "low": np.minimum(opened, close) / wicks[1],
     }
     drawn = {
-        **{name: np.maximum(np.rint(path * 10.0**bars.digits), 1) / 10.0**bars.digits for name, path in paths.items()},
+        **{
+            name: np.maximum(np.rint(path * 10.0**bars.digits), 1) / 10.0**bars.digits
+            for name, path in paths.items()
+        },
         "volume": np.rint(np.exp(random.normal(8, 2, n))),
         "spread": random.integers(0, 100, n),
     }
-    return replace(
-        bars, **{name: np.concatenate([getattr(bars, name)[: cut + 1], after]) for name, after in drawn.items()}
-    )
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(bars, name)[: cut + 1], after]) for name, after in drawn.items()
+    }
+    return replace(bars, **columns)
 
 
 def _actions(policy: Policy, bars: Bars) -> Table:
@@ -207,7 +214,9 @@ def _actions(policy: Policy, bars: Bars) -> Table:
     if actions.ndim == 1:
         actions = actions[:, None]
     if len(actions) != len(bars):
-        raise ConfigError(f"policy: {len(actions)} rows of actions for {len(bars)} bars, must be one per bar.")
+        raise ConfigError(
+            f"policy: {len(actions)} rows of actions for {len(bars)} bars, must be one per bar."
+        )
     return actions
 
 
@@ -263,5 +272,7 @@ def _in_deviations(late: Table, full: Table, deviation: Table) -> Table:
     """Return |late - full| / deviation; 0 where both are missing or equal, infinite where one is missing."""
     gaps = np.abs(late - full)
     same = (late == full) | (np.isnan(late) & np.isnan(full))
-    scaled = np.divide(gaps, deviation, out=np.full_like(gaps, np.inf), where=(deviation > 0) & np.isfinite(gaps))
+    scaled = np.divide(
+        gaps, deviation, out=np.full_like(gaps, np.inf), where=(deviation > 0) & np.isfinite(gaps)
+    )
     return np.where(same, 0.0, scaled)

@@ -16,11 +16,11 @@ from halfstep.errors import ConfigError, DataError
 from halfstep.market.bars import PRICE_COLUMNS, Bars
 from halfstep.market.calendar import ServerZone, iso, overlaps_sessions
 from halfstep.market.ends import TAIL_SHARE, first_days, last_bar_share
-from halfstep.market.grid import Grid, cut_percent, session_grid
+from halfstep.market.grid import Grid, session_grid
 from halfstep.market.identity import preset_of, sessions_of
 from halfstep.market.indicators import median_before
 from halfstep.market.raw import RawBars, ReadOptions
-from halfstep.market.read import bars_of, flat_outside_sessions, read_raw
+from halfstep.market.read import bars_of, read_raw
 from halfstep.market.timeframes import DAY, HOUR
 
 REFERENCE_BARS, LEAST_REFERENCE = 500, 50
@@ -118,7 +118,9 @@ def check_bars(
     if price_range is not None and not 0 < price_range[0] < price_range[1]:
         raise ConfigError(f"price_range: {price_range}, must be two rising prices.")
     if isinstance(source, Bars):
-        return _report(str(source.source.path or "memory"), source, _rows_of(source), len(source), [], price_range)
+        return _report(
+            str(source.source.path or "memory"), source, _rows_of(source), len(source), [], price_range
+        )
     raw = read_raw(source, options)
     findings = [*_faults(raw), *_disorder(raw)]
     rows = len(raw.lines) + sum(len(fault.lines) for fault in raw.faults if fault.is_ragged)
@@ -134,7 +136,7 @@ def check_bars(
         return _nothing(usable, findings, rows)
     kept = np.isin(usable.columns["time"], bars.time, assume_unique=True)
     lines = usable.lines[kept] if kept.sum() == len(bars) else _rows_of(bars)
-    return _report(str(source), bars, lines, rows, findings, price_range, raw)
+    return _report(str(source), bars, lines, rows, findings, price_range)
 
 
 def _rows_of(bars: Bars) -> Rows:
@@ -148,7 +150,6 @@ def _report(
     rows: int,
     findings: list[Finding],
     price_range: tuple[float, float] | None,
-    raw: RawBars | None = None,
 ) -> DataReport:
     sessions = _sessions(bars)
     wrong = np.zeros(len(bars), bool)
@@ -266,9 +267,11 @@ def _usable(raw: RawBars) -> RawBars:
     if not (np.diff(time) > 0).all():
         rows = rows[np.unique(time, return_index=True)[1]]
     none = np.zeros(len(rows), bool)
-    columns = raw.columns if len(rows) == len(raw.lines) and (np.diff(rows) == 1).all() else {
-        name: column[rows] for name, column in raw.columns.items()
-    }
+    columns = (
+        raw.columns
+        if len(rows) == len(raw.lines) and (np.diff(rows) == 1).all()
+        else {name: column[rows] for name, column in raw.columns.items()}
+    )
     return replace(raw, columns=columns, lines=raw.lines[rows], faults=(), is_bad=none, is_misshapen=none)
 
 
@@ -290,7 +293,11 @@ def _outside(bars: Bars, lines: Rows, sessions: str) -> Iterator[Finding]:
     outside = ~overlaps_sessions(bars.time, bars.timeframe.seconds, sessions)
     if outside.any():
         yield _of_rows(
-            "outside", outside, bars, lines, f"bars outside the {sessions} sessions (Sunday to Friday, New York)"
+            "outside",
+            outside,
+            bars,
+            lines,
+            f"bars outside the {sessions} sessions (Sunday to Friday, New York)",
         )
 
 
@@ -322,7 +329,11 @@ def _jumps(bars: Bars, lines: Rows) -> Iterator[Finding]:
     outlier[1:] = (moves > OUTLIER_FACTOR * usual) & (usual > 0)
     if outlier.any():
         yield _of_rows(
-            "outlier", outlier, bars, lines, "closes moved more than 20 times the median move of the 500 bars before"
+            "outlier",
+            outlier,
+            bars,
+            lines,
+            "closes moved more than 20 times the median move of the 500 bars before",
         )
     reach = median_before(bars.high - bars.low, REFERENCE_BARS, least=LEAST_REFERENCE)
     upper = bars.high - np.maximum(bars.open, bars.close)
@@ -330,7 +341,11 @@ def _jumps(bars: Bars, lines: Rows) -> Iterator[Finding]:
     spike = (np.maximum(upper, lower) > OUTLIER_FACTOR * reach) & (reach > 0)
     if spike.any():
         yield _of_rows(
-            "spike", spike, bars, lines, "wicks are longer than 20 times the median range of the 500 bars before"
+            "spike",
+            spike,
+            bars,
+            lines,
+            "wicks are longer than 20 times the median range of the 500 bars before",
         )
 
 
@@ -389,7 +404,9 @@ def _zones(bars: Bars, sessions: str) -> Iterator[Finding]:
     if not len(before):
         return
     best = max(names, key=lambda name: scores[name])  # of equal ones the first, which is the one in use
-    told = ", ".join(f"{name} {scores[name]} of {len(before)}" for name in sorted(names, key=lambda n: -scores[n]))
+    told = ", ".join(
+        f"{name} {scores[name]} of {len(before)}" for name in sorted(names, key=lambda n: -scores[n])
+    )
     word = "assumed" if bars.zone.is_assumed else "stated"
     is_best = best == bars.zone.name
     yield Finding(
@@ -429,7 +446,9 @@ def _values(bars: Bars, lines: Rows, price_range: tuple[float, float] | None) ->
 def _of_rows(code: str, bad: npt.NDArray[np.bool_], bars: Bars, lines: Rows, words: str) -> Finding:
     rows = np.flatnonzero(bad)
     server = bars.zone.to_server(bars.time[rows[:SHOWN]])
-    named = ", ".join(f"{iso(int(time))} (line {lines[row]})" for time, row in zip(server, rows, strict=False))
+    named = ", ".join(
+        f"{iso(int(time))} (line {lines[row]})" for time, row in zip(server, rows, strict=False)
+    )
     return Finding(
         code=code,
         level="warning",

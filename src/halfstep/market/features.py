@@ -53,7 +53,9 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         if not self.columns or len(set(self.names)) < len(self.columns):
-            raise ConfigError(f"features: {self.name} has columns {self.names}, must be at least one, each once.")
+            raise ConfigError(
+                f"features: {self.name} has columns {self.names}, must be at least one, each once."
+            )
         if not set(self.path) <= set(self.names):
             raise ConfigError(f"features: path {self.path} of {self.name}, must be among {self.names}.")
 
@@ -100,7 +102,9 @@ class Features:
     def require_names(self, names: tuple[str, ...], whose: str) -> None:
         """Raise ConfigError unless the columns are exactly ``names`` in this order; ``whose`` says who needs them."""
         if self.names != names:
-            raise ConfigError(f"features: {list(self.names)}, but {whose} was made with {list(names)}. Use that set.")
+            raise ConfigError(
+                f"features: {list(self.names)}, but {whose} was made with {list(names)}. Use that set."
+            )
 
     def usable_from(self, *, allow_unsettled: bool = False) -> int:
         """Return the first row a pipeline may take: `settled`, or `first_valid` where unsettled rows are allowed.
@@ -160,7 +164,9 @@ def compute_features(bars: Bars, name: str | FeatureSet = "robust9") -> Features
     chosen = feature_set(name)
     table = feature_table(bars, chosen)
     missing = np.flatnonzero(~np.isfinite(table).all(axis=1))
-    silent = [column.name for column in chosen.columns if column.reads_volume] if not bars.volume.any() else []
+    silent = (
+        [column.name for column in chosen.columns if column.reads_volume] if not bars.volume.any() else []
+    )
     values = table.astype(np.float32)
     return Features(
         values=values,
@@ -216,5 +222,7 @@ _PUBLISHED9 = FeatureSet(
     ),
     path=("close_open",),
 )
-FEATURE_SETS: Mapping[str, FeatureSet] = MappingProxyType({set_.name: set_ for set_ in (_ROBUST9, _PUBLISHED9)})
+FEATURE_SETS: Mapping[str, FeatureSet] = MappingProxyType(
+    {set_.name: set_ for set_ in (_ROBUST9, _PUBLISHED9)}
+)
 """The sets of the package by name."""

@@ -99,8 +99,10 @@ def session_grid(bars: Bars, wrong: Mask, sessions: str) -> Grid:
         slots=total,
         missing=missing,
         wrong=wrong_in_grid,
-        gaps=tuple(ruler.gap(first, length, bars) for first, length in runs),
-        spans=tuple(cut_percent(int(n - f), int(n)) for n, f in zip(sizes[:spans], faults[:spans], strict=True)),
+        gaps=tuple(ruler.gap(first, length) for first, length in runs),
+        spans=tuple(
+            cut_percent(int(n - f), int(n)) for n, f in zip(sizes[:spans], faults[:spans], strict=True)
+        ),
     )
 
 
@@ -128,7 +130,7 @@ class _Ruler:
             slots = np.arange(first, min(first + CHUNK, self.count))
             yield first, overlaps_sessions(self._utc(slots), self.seconds, sessions)
 
-    def gap(self, first: int, length: int, bars: Bars) -> Gap:
+    def gap(self, first: int, length: int) -> Gap:
         """Return a run of missing slots as a reader wants it."""
         server = self.zone.to_server(self._utc(np.arange(first, min(first + length, first + 100_000))))
         hours = np.unique(server // DAY, return_counts=True)[1].max() * self.seconds / 3600

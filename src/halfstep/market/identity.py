@@ -15,7 +15,31 @@ UNKNOWN_SYMBOL = "UNKNOWN"
 SPARE_DIGITS = 8
 NOISE = 1e-7  # of a price: what float32 leaves
 CURRENCIES = frozenset(
-    "USD EUR JPY GBP CHF AUD NZD CAD SEK NOK DKK PLN HUF CZK TRY ZAR MXN SGD HKD CNH RUB ILS THB".split()
+    [
+        "USD",
+        "EUR",
+        "JPY",
+        "GBP",
+        "CHF",
+        "AUD",
+        "NZD",
+        "CAD",
+        "SEK",
+        "NOK",
+        "DKK",
+        "PLN",
+        "HUF",
+        "CZK",
+        "TRY",
+        "ZAR",
+        "MXN",
+        "SGD",
+        "HKD",
+        "CNH",
+        "RUB",
+        "ILS",
+        "THB",
+    ]
 )
 METALS = frozenset(("XAU", "XAG", "XPT", "XPD"))
 _FRAMES = "|".join(frame.name for frame in sorted(Timeframe, key=lambda frame: -len(frame.name)))
@@ -42,7 +66,7 @@ def symbol_of(path: Path, ticker: str | None = None) -> str:
         known = [symbol for symbol in PRESETS if symbol in letters]
         if len(known) == 1:
             return known[0]
-        pairs = {pair for pair in re.findall(r"(?=([A-Z]{6}))", letters) if _is_pair(pair)}
+        pairs: set[str] = {pair for pair in re.findall(r"(?=([A-Z]{6}))", letters) if _is_pair(pair)}
         if len(pairs) == 1:
             return pairs.pop()
     if ticker and re.fullmatch(r"[A-Z0-9.=^-]{1,16}", ticker.upper(), re.ASCII):
@@ -62,11 +86,8 @@ def sessions_of(symbol: str) -> Sessions:
     return "metals" if base in METALS else "fx"
 
 
-def digits_of(symbol: str, prices: npt.NDArray[np.float64]) -> int:
-    """Return the preset's digits, else the fewest decimals that hold 99 % of the prices."""
-    preset = preset_of(symbol)
-    if preset is not None:
-        return preset.digits
+def digits_of(prices: npt.NDArray[np.float64]) -> int:
+    """Return the fewest decimals that hold 99 % of the prices."""
     prices = prices[np.isfinite(prices)]
     for digits in range(SPARE_DIGITS):
         scaled = prices * 10.0**digits

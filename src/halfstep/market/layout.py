@@ -46,9 +46,14 @@ FORMATS = MappingProxyType(
     {
         "mt5": Format(name="MetaTrader 5 export", zone="server-eu", volume_kind="tick", is_metatrader=True),
         "mt5-python": Format(
-            name="table of the MetaTrader 5 Python package", zone="server-eu", volume_kind="tick", is_metatrader=True
+            name="table of the MetaTrader 5 Python package",
+            zone="server-eu",
+            volume_kind="tick",
+            is_metatrader=True,
         ),
-        "mt4": Format(name="MetaTrader 4 history export", zone="server-eu", volume_kind="tick", is_metatrader=True),
+        "mt4": Format(
+            name="MetaTrader 4 history export", zone="server-eu", volume_kind="tick", is_metatrader=True
+        ),
         "saved-as": Format(
             name="MetaTrader chart saved as text", zone="server-eu", volume_kind="tick", is_metatrader=True
         ),
@@ -89,8 +94,9 @@ def find_layout(table: Table, path: Path, *, format_name: str | None, fxcm_side:
     """
     if format_name is not None and format_name not in FORMATS:
         raise ConfigError(f"format: {format_name!r}, must be one of {', '.join(FORMATS)}.")
+    notes: tuple[str, ...] = ()
     if table.names is None:
-        columns, found, notes = _headerless(table, path), _headerless_format(table), ()
+        columns, found = _headerless(table, path), _headerless_format(table)
     else:
         names = [plain_name(name) for name in table.names]
         _refuse_trades(names, path, table.header_line)
@@ -239,7 +245,11 @@ def _format_of(table: Table, names: list[str], columns: dict[str, int]) -> str:
         return "mt5"
     if {"gmttime", "localtime"} & found:
         return "dukascopy"
-    if names[:5] == ["timestamp", *PRICE_COLUMNS] and len(table) and re.search(r"[+-]\d\d:?\d\d$", table.cell(0, 0)):
+    if (
+        names[:5] == ["timestamp", *PRICE_COLUMNS]
+        and len(table)
+        and re.search(r"[+-]\d\d:?\d\d$", table.cell(0, 0))
+    ):
         return "dukascopy"  # through its Python packages
     if table.ticker is not None or (columns["close"] < columns["high"] < columns["low"] < columns["open"]):
         return "yfinance"

@@ -13,9 +13,9 @@ import polars as pl
 from halfstep.errors import CellError, ColumnError, FormatError, HalfstepError, TimeError
 from halfstep.market.bars import COLUMNS, PRICE_COLUMNS, Bars
 from halfstep.market.calendar import ServerZone
+from halfstep.market.identity import symbol_of
 from halfstep.market.layout import DATE_NAMES, FORMATS, PLAIN_VOLUME_NAMES, TICK_VOLUME_NAMES, Format
 from halfstep.market.raw import Facts, Fault, RawBars, ReadOptions, finish, prices_in_units
-from halfstep.market.identity import symbol_of
 from halfstep.market.sniff import listed, plain_name, shortened
 from halfstep.market.timeframes import Timeframe
 
@@ -71,13 +71,15 @@ def parquet_bars(path: Path, data: bytes, options: ReadOptions) -> RawBars:
         columns["volume"] = np.zeros(frame.height)
     found = facts.format if facts else _format(names)
     notes = list(facts.notes) if facts else [f"read as {found.name}"]
-    time, clock, stated = _times(path, frame[spelled["date"]], options, facts, found, lines, is_bad, faults, notes)
+    time, clock, stated = _times(
+        path, frame[spelled["date"]], options, facts, found, lines, is_bad, faults, notes
+    )
     columns = {"time": time, **columns}
     symbol = options.symbol or (facts.symbol if facts else symbol_of(path))
     if facts is not None and options.digits is None and options.price_unit == "price":
         digits = facts.digits
     else:
-        digits = prices_in_units(columns, symbol, options, path, notes, faults, spelled, lines)
+        digits = prices_in_units(columns, symbol, options, notes, faults, spelled, lines)
     return finish(
         path=path,
         format=found,
@@ -164,7 +166,11 @@ def _format(names: dict[str, str]) -> Format:
 
 
 def _numbers(
-    path: Path, column: pl.Series, lines: npt.NDArray[np.int64], is_bad: npt.NDArray[np.bool_], faults: list[Fault]
+    path: Path,
+    column: pl.Series,
+    lines: npt.NDArray[np.int64],
+    is_bad: npt.NDArray[np.bool_],
+    faults: list[Fault],
 ) -> npt.NDArray[np.float64]:
     if not column.dtype.is_numeric():
         raise ColumnError(

@@ -30,8 +30,9 @@ from halfstep.market.ends import leading_days
 from halfstep.market.identity import sessions_of, timeframe_of
 from halfstep.market.layout import says_ask
 from halfstep.market.parquet import parquet_bars
-from halfstep.market.raw import RawBars, ReadOptions, text_bars
+from halfstep.market.raw import RawBars, ReadOptions
 from halfstep.market.sniff import read_bytes
+from halfstep.market.text import text_bars
 from halfstep.market.timeframes import DAY, Timeframe
 
 LISTED_LINES = 3  # of a repair
@@ -125,7 +126,9 @@ def bars_of(raw: RawBars, options: ReadOptions) -> Bars:
         rows.drop(bad, "drop-bad", more=ragged)
     if len(rows.lines) == 0:
         raise FormatError(
-            "no row of this file is a usable bar", file=raw.path, hint="Look at it with: halfstep data check FILE"
+            "no row of this file is a usable bar",
+            file=raw.path,
+            hint="Look at it with: halfstep data check FILE",
         )
     if "sort" in repair:
         rows.sort()
@@ -254,7 +257,9 @@ class _Rows:
     def _record(self, name: str, rows: npt.NDArray[np.bool_], more: int = 0) -> None:
         count = int(rows.sum()) + more
         first = ", ".join(str(line) for line in np.sort(self.lines[rows])[:LISTED_LINES])
-        where = f" (line{'s' if rows.sum() > 1 else ''} {first}{', ...' if rows.sum() > LISTED_LINES else ''})"
+        where = (
+            f" (line{'s' if rows.sum() > 1 else ''} {first}{', ...' if rows.sum() > LISTED_LINES else ''})"
+        )
         self.log.append(f"{name}: {count} row{'' if count == 1 else 's'}{where if first else ''}")
 
 
@@ -306,7 +311,7 @@ def _built(raw: RawBars, rows: _Rows, frame: Timeframe, options: ReadOptions, no
 
 def _owned(column: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
     """Return a column that `Bars` takes over without another copy."""
-    owned = np.ascontiguousarray(column, kind)
+    owned: npt.NDArray[Any] = np.ascontiguousarray(column, kind)
     if owned.base is not None:
         owned = owned.copy()
     owned.flags.writeable = False
@@ -332,5 +337,3 @@ def _within(bars: Bars, options: ReadOptions) -> Bars:
             f"no bar between {options.start} and {options.stop}", file=bars.source.path, hint=bars.covers()
         )
     return bars.slice(begin, end)
-
-

@@ -19,9 +19,7 @@ MOST_BYTES = 4 * 2**30 - 1
 SNIFFED_LINES = 50
 LEAST_CELLS, MOST_CELLS = 4, 1000
 CHUNK = 2**24
-ACCEPTED = (
-    "Accepted are MetaTrader exports, CSV with a header (time, open, high, low, close) and Parquet, also as .gz."
-)
+ACCEPTED = "Accepted are MetaTrader exports, CSV with a header (time, open, high, low, close) and Parquet, also as .gz."
 NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 _BINARY = {
@@ -152,7 +150,9 @@ def read_table(path: Path, data: bytes) -> Table:
 
 def plain_name(name: str) -> str:
     """Return a header cell as it is compared: lower case, without ``<>"_.`` and blanks."""
-    return "".join(character for character in name.lower() if character not in '<>"_.\ufeff' and not character.isspace())
+    return "".join(
+        character for character in name.lower() if character not in '<>"_.\ufeff' and not character.isspace()
+    )
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -220,7 +220,9 @@ def _separator(
         )
         width, lines = counts.most_common(1)[0]
         share = lines / counts.total()
-        if LEAST_CELLS <= width <= MOST_CELLS and (share > best_share or (share == best_share == 0.5 and not best)):
+        if LEAST_CELLS <= width <= MOST_CELLS and (
+            share > best_share or (share == best_share == 0.5 and not best)
+        ):
             best, best_share = separator, share
     if not best:
         raise FormatError(

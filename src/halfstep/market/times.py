@@ -80,7 +80,9 @@ def parse_times(
     stated = offset != NO_OFFSET
     if is_unix:
         seconds = parts[0]
-        impossible = seconds >= days_since_1970(np.array([LAST_YEAR + 1]), np.array([1]), np.array([1]))[0] * DAY
+        impossible = (
+            seconds >= days_since_1970(np.array([LAST_YEAR + 1]), np.array([1]), np.array([1]))[0] * DAY
+        )
     else:
         order = _order(usual, parts[:, ~unreadable], date_order, table, date, path, ~unreadable)
         year, month, day = (parts[k] for k in order)

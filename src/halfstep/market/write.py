@@ -48,7 +48,10 @@ def _csv_lines(bars: Bars) -> Iterable[str]:
     yield "time,open,high,low,close,volume,spread\n"
     for part in _parts(bars):
         stamps = np.datetime_as_string(bars.time[part].astype("datetime64[s]"))
-        numbers = zip(*(map(_shortest, getattr(bars, name)[part].tolist()) for name in (*PRICE_COLUMNS, "volume")), strict=True)
+        numbers = zip(
+            *(map(_shortest, getattr(bars, name)[part].tolist()) for name in (*PRICE_COLUMNS, "volume")),
+            strict=True,
+        )
         for stamp, cells, spread in zip(stamps, numbers, bars.spread[part].tolist(), strict=True):
             yield f"{stamp}Z,{','.join(cells)},{spread}\n"
 

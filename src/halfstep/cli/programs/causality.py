@@ -86,7 +86,9 @@ def _feature_set(name: str) -> FeatureSet:
         return feature_set(name)
     path = Path(name)
     if not path.is_file():
-        raise MissingInputError(f"no file of features at {path}. Check the path, or name one of {', '.join(FEATURE_SETS)}.")
+        raise MissingInputError(
+            f"no file of features at {path}. Check the path, or name one of {', '.join(FEATURE_SETS)}."
+        )
     spec = importlib.util.spec_from_file_location("user_features", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"features: {name!r}, must be a Python file.")
@@ -94,7 +96,9 @@ def _feature_set(name: str) -> FeatureSet:
     spec.loader.exec_module(module)
     found = {id(value): value for value in vars(module).values() if isinstance(value, FeatureSet)}
     if len(found) != 1:
-        raise ConfigError(f"features: {name} defines {len(found)} feature sets, must define exactly one FeatureSet.")
+        raise ConfigError(
+            f"features: {name} defines {len(found)} feature sets, must define exactly one FeatureSet."
+        )
     return next(iter(found.values()))
 
 
@@ -118,7 +122,9 @@ def _run_of(checkpoint: Path) -> Path:
     folder = _arm_of(checkpoint).absolute()
     run = next((parent for parent in folder.parents if (parent / "config.toml").is_file()), None)
     if run is None:
-        raise MissingInputError(f"no config.toml above {folder}. Keep an arm's folder inside that of its run.")
+        raise MissingInputError(
+            f"no config.toml above {folder}. Keep an arm's folder inside that of its run."
+        )
     return run
 
 
@@ -156,7 +162,9 @@ def _print_leaks(result: LookAhead) -> None:
         )
     for column in result.columns:
         if column not in leaking:
-            table.add_row(column, "truncation, future noise" if "action" not in column else "future noise", "none", "0")
+            table.add_row(
+                column, "truncation, future noise" if "action" not in column else "future noise", "none", "0"
+            )
     out = screen()
     out.print(table)
     out.print(
@@ -167,7 +175,9 @@ def _print_leaks(result: LookAhead) -> None:
 
 
 def _print_warmup(result: WarmUp) -> None:
-    table = Table(title="Largest difference from the full history, in standard deviations", title_justify="left")
+    table = Table(
+        title="Largest difference from the full history, in standard deviations", title_justify="left"
+    )
     table.add_column("column")
     for heading in ("declared", "needed", *(f"{history:,} bars" for history in result.histories)):
         table.add_column(heading, justify="right")
@@ -176,7 +186,10 @@ def _print_warmup(result: WarmUp) -> None:
         cells = ["absent" if math.isinf(value) else f"{value:.1e}" for value in result.differences[:, k]]
         style = "bold red" if name in result.too_short else ""
         table.add_row(
-            Text(name, style=style), f"{result.declared[k]:,}", "more" if needed is None else f"{needed:,}", *cells
+            Text(name, style=style),
+            f"{result.declared[k]:,}",
+            "more" if needed is None else f"{needed:,}",
+            *cells,
         )
     out = screen()
     out.print(table)
@@ -210,7 +223,9 @@ def _warmup_dict(result: WarmUp) -> dict[str, object]:
             name: {
                 "declared": result.declared[k],
                 "needed": result.needed(k),
-                "differences": [value if math.isfinite(value) else None for value in result.differences[:, k].tolist()],
+                "differences": [
+                    value if math.isfinite(value) else None for value in result.differences[:, k].tolist()
+                ],
             }
             for k, name in enumerate(result.columns)
         },

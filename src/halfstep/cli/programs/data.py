@@ -140,9 +140,13 @@ def _targets(paths: tuple[Path, ...], out: Path, *, overwrite: bool) -> list[Pat
         targets.append(out / f"{name}.parquet")
     for target, path in zip(targets, paths, strict=True):
         if targets.count(target) > 1:
-            raise ConfigError(f"{path}: would be written to {target}, and so would another file. Import them apart.")
+            raise ConfigError(
+                f"{path}: would be written to {target}, and so would another file. Import them apart."
+            )
         if target.exists() and not overwrite:
-            raise OutputExistsError(f"{target} exists. Replace it with --overwrite, or choose a folder with --out.")
+            raise OutputExistsError(
+                f"{target} exists. Replace it with --overwrite, or choose a folder with --out."
+            )
     return targets
 
 
@@ -159,7 +163,7 @@ def _print_report(screen: Console, report: DataReport, *, title: str, repairs: t
     table.add_column("n", justify="right")
     table.add_column("found", overflow="fold")
     zone = f"{report.zone} ({'assumed' if report.is_zone_assumed else 'stated'})"
-    facts = [
+    facts: list[tuple[str, int | str, str]] = [
         ("bars", report.rows, f"{report.symbol} {report.timeframe or 'of no timeframe'}, {report.side}, "
          f"{report.digits} digits, volume: {report.volume_kind}, {report.format}"),
         ("span", "", f"{report.first} to {report.last} server time, zone {zone}"),
@@ -187,7 +191,9 @@ def _print_report(screen: Console, report: DataReport, *, title: str, repairs: t
 
 def parse_flags(kind: type[T], prog: str, description: str, argv: list[str]) -> T:
     """Return the flags of a program; prints help or a usage error and exits where tyro would."""
-    return tyro.cli(kind, prog=prog, description=description, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(
+        kind, prog=prog, description=description, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
+    )
 
 
 def screen() -> Console:
