@@ -13,6 +13,7 @@ from halfstep.market.timeframes import DAY, Timeframe
 
 UNKNOWN_SYMBOL = "UNKNOWN"
 SPARE_DIGITS = 8
+FEW_STEPS = 3
 NOISE = 1e-7  # of a price: what float32 leaves
 CURRENCIES = frozenset(
     [
@@ -133,6 +134,8 @@ def timeframe_of(
                 hint="Leave timeframe= out, or give the one of the file.",
             )
         return named
+    if named is not None and len(server) <= FEW_STEPS and usual % named.seconds == 0:
+        return named  # a cut of two or three bars beside a hole contradicts nothing
     if named is not None and frame is not named and share >= 0.5:
         raise TimeError(
             f"the file's name says {named.name}, but the usual step between bars is {usual} s ({share:.0%} of them)",

@@ -152,10 +152,11 @@ def _spelled(path: Path, names: dict[str, str], frame: pl.DataFrame) -> dict[str
         if name is not None:
             spelled[meaning] = name
         elif meaning not in ("volume", "spread"):
+            sought = "time" if meaning == "date" else meaning
             raise ColumnError(
-                f"no column {'time' if meaning == 'date' else meaning!r} among {listed(frame.columns)}",
+                f"no column {sought!r} among {listed(frame.columns)}",
                 file=path,
-                column=meaning,
+                column=sought,
                 hint="Needed are time, open, high, low and close; optional are volume and spread.",
             )
     return spelled

@@ -93,7 +93,7 @@ def parse_times(
         impossible |= seconds_of_day == _cells.BAD_CLOCK
         seconds = days_since_1970(year, month_safe, day) * DAY + np.maximum(seconds_of_day, 0)
         seconds -= np.where(stated, offset, 0)
-        impossible |= seconds < 0
+    impossible |= seconds < DAY  # the first day of 1970 is an empty time, not a bar
     impossible &= ~unreadable
     return ParsedTimes(
         seconds=np.where(unreadable | impossible, 0, seconds),
