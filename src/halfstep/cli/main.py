@@ -41,6 +41,9 @@ VERBS = (
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
+    Verb("data", "Import files of bars as checked Parquet, or check one: data import, data check.", "data"),
+    Verb("lookahead", "Prove that features, and a policy, do not depend on the future.", "lookahead"),
+    Verb("warmup", "Measure how much history each feature needs.", "warmup"),
     Verb(
         "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"
     ),

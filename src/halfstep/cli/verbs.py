@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from halfstep.cli import flags
 from halfstep.cli.console import console, progress_for
 from halfstep.config.load import to_toml
+from halfstep.errors import ConfigError
 
 
 def run(description: str, argv: Sequence[str]) -> int:
@@ -35,6 +36,39 @@ def show_config(description: str, argv: Sequence[str]) -> int:
     """Print the resolved configuration."""
     sys.stdout.write(to_toml(flags.parse("show-config", description, argv).config))
     return 0
+
+
+def data(description: str, argv: Sequence[str]) -> int:
+    """Import or check files of bars."""
+    words = {
+        "import": "Read files of bars, say what they are, and write checked Parquet.",
+        "check": "Say what is right and wrong with a file of bars; exit status 0 clean, 1 errors, 2 unreadable.",
+    }
+    if not argv or argv[0] not in words:
+        if argv and argv[0] not in ("-h", "--help"):
+            raise ConfigError(f"data: {argv[0]!r}, must be one of {', '.join(words)}.")
+        sys.stdout.write(
+            "usage: halfstep data import FILE... [flags]\n       halfstep data check FILE [flags]\n\n"
+            f"{description}\n\n" + "".join(f"  {name:<8}{text}\n" for name, text in words.items())
+        )
+        return 0
+    from halfstep.cli.programs.data import check_file, import_files  # heavy: numba, polars
+
+    return (import_files if argv[0] == "import" else check_file)(list(argv[1:]), words[argv[0]])
+
+
+def lookahead(description: str, argv: Sequence[str]) -> int:
+    """Prove that nothing depends on the future."""
+    from halfstep.cli.programs.causality import prove_no_lookahead  # heavy: numba, polars
+
+    return prove_no_lookahead(description, list(argv))
+
+
+def warmup(description: str, argv: Sequence[str]) -> int:
+    """Measure how much history each feature needs."""
+    from halfstep.cli.programs.causality import prove_warmup  # heavy: numba, polars
+
+    return prove_warmup(description, list(argv))
 
 
 def doctor(description: str, argv: Sequence[str]) -> int:

@@ -5,19 +5,21 @@ finite, positive and consistent, volumes and spreads not negative.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from halfstep.errors import CoverageError, PriceError, QuantityError, TimeError
+from halfstep.errors import ConfigError, CoverageError, DataError, PriceError, QuantityError, TimeError
 from halfstep.market.calendar import ServerZone, iso, parse_date
 from halfstep.market.timeframes import Timeframe
 
 Prices = npt.NDArray[np.float64]
 Side = Literal["bid", "ask"]
+Seconds = npt.NDArray[np.int64]
 VolumeKind = Literal["tick", "real", "quote", "none"]
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume", "spread")
@@ -81,12 +83,10 @@ class Bars:
     def __post_init__(self) -> None:
         for name in COLUMNS:
             kind = np.int64 if name == "time" else np.int32 if name == "spread" else np.float64
-            column = np.ascontiguousarray(getattr(self, name), kind)
-            if column.base is not None or column.flags.writeable:
-                column = column.copy()
-            column.flags.writeable = False
-            object.__setattr__(self, name, column)
+            object.__setattr__(self, name, frozen(np.ascontiguousarray(getattr(self, name), kind)))
         check_columns({name: getattr(self, name) for name in COLUMNS})
+        if not 0 <= self.digits <= 8:
+            raise ConfigError(f"digits: {self.digits}, must be 0 to 8.")
 
     def __len__(self) -> int:
         return len(self.time)
@@ -119,9 +119,7 @@ class Bars:
             PriceError: a price lies further than 0.05 point from the grid.
         """
         prices = getattr(self, column)
-        scaled = prices * 10.0**self.digits
-        whole = np.rint(scaled)
-        off = np.abs(scaled - whole) > GRID_TOLERANCE
+        whole, off = on_grid(prices, self.digits)
         if off.any():
             row = int(np.flatnonzero(off)[0])
             raise PriceError(
@@ -132,7 +130,12 @@ class Bars:
                 value=float(prices[row]),
                 hint='Give digits=, or pass repair=("snap",) to round to the grid.',
             )
-        return np.asarray(whole, np.float64)
+        return whole
+
+    @property
+    def off_grid(self) -> int:
+        """Number of prices further than 0.05 point from the grid; `points` refuses them."""
+        return sum(int(on_grid(getattr(self, name), self.digits)[1].sum()) for name in PRICE_COLUMNS)
 
     def slice(self, start: int, stop: int) -> Self:
         """Return bars ``start`` to ``stop - 1`` by index."""
@@ -155,13 +158,39 @@ class Bars:
             )
         return self.slice(start, stop)
 
+    def concat(self, later: Self) -> Self:
+        """Return these bars followed by ``later`` ones of the same symbol, timeframe, digits, side and zone.
+
+        Raises:
+            ConfigError: the two differ in one of these.
+            TimeError: the later bars do not begin after these end.
+        """
+        for name in ("symbol", "timeframe", "digits", "side", "volume_kind"):
+            ours, theirs = getattr(self, name), getattr(later, name)
+            if ours != theirs:
+                raise ConfigError(f"{name}: {theirs} after {ours}, must be equal to join bars.")
+        if self.zone.name != later.zone.name:
+            raise ConfigError(f"zone: {later.zone.name} after {self.zone.name}, must be equal to join bars.")
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in COLUMNS
+        }
+        return replace(
+            self,
+            source=Source(format="joined"),
+            report=ReadReport(
+                notes=tuple(dict.fromkeys(self.report.notes + later.report.notes)),
+                repairs=self.report.repairs + later.report.repairs,
+            ),
+            **columns,
+        )
+
     def covers(self) -> str:
         """Return one sentence on the span of the bars, for messages."""
         server = self.server_time
         return f"The bars cover {iso(int(server[0]))} to {iso(int(server[-1]))}, {len(self):,} of them ({self.zone.name})."
 
 
-def check_columns(columns: dict[str, npt.NDArray[np.generic]]) -> None:
+def check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
     """Raise the error of the first invariant that a set of columns breaks.
 
     Args:
@@ -173,53 +202,94 @@ def check_columns(columns: dict[str, npt.NDArray[np.generic]]) -> None:
         raise TimeError(
             f"columns of {sorted(lengths)} rows", hint="Bars need columns of one length, at least 1."
         )
-    step = np.diff(time.astype(np.int64))
-    if (step <= 0).any():
-        row = int(np.flatnonzero(step <= 0)[0])
-        word, way = ("repeats", "dedupe") if step[row] == 0 else ("is earlier than", "sort")
+    falls = np.diff(time) <= 0
+    if falls.any():
+        row = int(falls.argmax()) + 1
         raise TimeError(
-            f"{iso(int(time[row + 1]))} UTC {word} the bar before it, {iso(int(time[row]))} UTC",
-            row=row + 2,
+            f"{order_fault(time[row - 1], time[row])}, row {row}",
+            row=row + 1,
             column="time",
-            value=int(time[row + 1]),
-            hint=f'Export the bars again, or pass repair=("{way}",) (command line: --data.repair {way}).',
+            value=int(time[row]),
+            hint=ORDER_HINT if time[row] < time[row - 1] else REPEAT_HINT,
         )
-    o, h, low, c = (columns[name].astype(np.float64) for name in PRICE_COLUMNS)
-    for name, price in zip(PRICE_COLUMNS, (o, h, low, c), strict=True):
-        _refuse_first(~(np.isfinite(price) & (price > 0) & (price < HIGHEST_PRICE)), price, name)
-    bad = (h < np.maximum(o, c)) | (low > np.minimum(o, c))
+    prices = tuple(columns[name] for name in PRICE_COLUMNS)
+    for name, price in zip(PRICE_COLUMNS, prices, strict=True):
+        _refuse_first(
+            ~is_price(price), price, name, PriceError, "price; it must be finite, above 0 and below 1e9"
+        )
+    bad = is_misshapen(*prices)
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise PriceError(
-            f"open {o[row]}, high {h[row]}, low {low[row]}, close {c[row]} contradict each other",
-            row=row + 1,
-            column="high" if h[row] < max(o[row], c[row]) else "low",
-            value=float(h[row]),
-            hint='Export the bars again, or pass repair=("widen",) (command line: --data.repair widen).',
-        )
-    volume, spread = columns["volume"].astype(np.float64), columns["spread"].astype(np.int64)
-    for name, bad, values in (
-        ("volume", ~(volume >= 0) | np.isinf(volume), volume),
-        ("spread", spread < -1, spread),
-    ):
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise QuantityError(
-                f"{values[row]} is no {name}",
-                row=row + 1,
-                column=name,
-                value=float(values[row]),
-                hint='Export the bars again, or pass repair=("drop-bad",).',
-            )
+        row = int(bad.argmax())
+        column, what = shape_fault(*(float(price[row]) for price in prices))
+        raise PriceError(what, row=row + 1, column=column, value=float(columns[column][row]), hint=SHAPE_HINT)
+    volume, spread = columns["volume"], columns["spread"]
+    _refuse_first(
+        ~is_volume(volume), volume, "volume", QuantityError, "volume; it must be finite and 0 or more"
+    )
+    _refuse_first(
+        spread < -1, spread, "spread", QuantityError, "spread; it must be 0 or more, or -1 for unknown"
+    )
 
 
-def _refuse_first(bad: npt.NDArray[np.bool_], price: Prices, name: str) -> None:
+def frozen(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array read-only and owning its memory; a copy unless it is both already."""
+    if column.base is not None or column.flags.writeable:
+        column = column.copy()
+    column.flags.writeable = False
+    return column
+
+
+def on_grid(prices: Prices, digits: int) -> tuple[Prices, npt.NDArray[np.bool_]]:
+    """Return prices in whole points, and where they lie further than 0.05 point from the grid."""
+    scaled = prices * 10.0**digits
+    whole = np.rint(scaled)
+    return whole, np.abs(scaled - whole) > GRID_TOLERANCE
+
+
+DROP_HINT = 'Export the bars again, or pass repair=("drop-bad",) (command line: --repair drop-bad).'
+SHAPE_HINT = (
+    'Export the bars again, or pass repair=("widen",) (command line: --repair widen) or ("drop-bad",).'
+)
+ORDER_HINT = 'Export the bars again, or pass repair=("sort",) (command line: --repair sort).'
+REPEAT_HINT = (
+    'Export the bars again, or pass repair=("dedupe",) (command line: --repair dedupe); equal rows only.'
+)
+
+
+def is_price(values: Prices) -> npt.NDArray[np.bool_]:
+    """Return where a number can be a price: finite, above 0, below 1e9."""
+    return np.asarray((values > 0) & (values < HIGHEST_PRICE))  # False for NaN
+
+
+def is_volume(values: Prices) -> npt.NDArray[np.bool_]:
+    """Return where a number can be a volume: finite, not negative."""
+    return np.asarray((values >= 0) & (values < np.inf))
+
+
+def is_misshapen(o: Prices, h: Prices, low: Prices, c: Prices) -> npt.NDArray[np.bool_]:
+    """Return where four prices contradict each other."""
+    return np.asarray((h < o) | (h < c) | (low > o) | (low > c))
+
+
+def shape_fault(o: float, h: float, low: float, c: float) -> tuple[str, str]:
+    """Return the column that contradicts the others, and the four prices in words."""
+    high_fails = h < max(o, c)
+    name, value, word = ("high", h, "below") if high_fails else ("low", low, "above")
+    other = ("open", o) if (o > h if high_fails else o < low) else ("close", c)
+    return name, f"{name} {value} is {word} {other[0]} {other[1]} (open {o}, high {h}, low {low}, close {c})"
+
+
+def order_fault(before: int, here: int) -> str:
+    """Return in words what is wrong with the time of a bar that is not later than the one before."""
+    word = "repeats" if here == before else "is earlier than"
+    return f"{iso(int(here))} UTC {word} the bar before it, {iso(int(before))} UTC"
+
+
+def _refuse_first(
+    bad: npt.NDArray[np.bool_], values: npt.NDArray[Any], name: str, error: type[DataError], rule: str
+) -> None:
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise PriceError(
-            f"{price[row]} is no price; it must be finite, above 0 and below 1e9",
-            row=row + 1,
-            column=name,
-            value=float(price[row]),
-            hint='Export the bars again, or pass repair=("drop-bad",).',
+        row = int(bad.argmax())
+        raise error(
+            f"{values[row]} is no {rule}", row=row + 1, column=name, value=float(values[row]), hint=DROP_HINT
         )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halfstep.errors import ConfigError, TimeError
-from halfstep.market.timeframes import DAY
+from halfstep.market.timeframes import DAY, HOUR
 
 Seconds = npt.NDArray[np.int64]
 
@@ -27,6 +27,7 @@ _RULES = {
     "est": ("UTC", -5 * 3600),
     "UTC": ("UTC", 0),
 }
+ZONE_HINT = "Name the right clock with zone= (command line: --zone)."
 SECONDS_PER_YEAR = 365.25 * DAY
 
 
@@ -59,28 +60,73 @@ class ServerZone:
         Raises:
             TimeError: the clock never shows such a time (it is skipped when summer time begins).
         """
-        if len(server) == 0:
-            return np.zeros(0, np.int64)
-        early = server - self.offset(server - 2 * DAY)  # with the offset of two days ago
-        late = server - self.offset(server + 2 * DAY)
-        early_holds = self.to_server(early) == server
-        late_holds = self.to_server(late) == server
-        never = ~(early_holds | late_holds)
+        utc, never = self.to_utc_where_it_exists(server)
         if never.any():
-            row = int(np.flatnonzero(never)[0])
+            row = int(never.argmax())
             raise TimeError(
                 f"{iso(int(server[row]))} does not exist on the clock {self.name}",
                 row=row + 1,
                 value=int(server[row]),
-                hint="Name the right clock with zone= (command line: --data.zone).",
+                hint=ZONE_HINT,
             )
-        first = np.where(
-            early_holds & late_holds, np.minimum(early, late), np.where(early_holds, early, late)
-        )
-        for row in np.flatnonzero(early_holds & late_holds & (early != late)).tolist():
+        return utc
+
+    def to_utc_where_it_exists(self, server: Seconds) -> tuple[Seconds, npt.NDArray[np.bool_]]:
+        """Return UTC seconds as `to_utc` does, and where the clock never shows such a time."""
+        if len(server) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, bool)
+        early = server - self.offset(server - 2 * DAY)  # with the offset of two days ago
+        late = server - self.offset(server + 2 * DAY)
+        if np.array_equal(early, late):
+            return early, np.zeros(len(server), bool)
+        early_holds = self.to_server(early) == server
+        late_holds = self.to_server(late) == server
+        twice = early_holds & late_holds
+        first = np.where(twice, np.minimum(early, late), np.where(early_holds, early, late))
+        for row in np.flatnonzero(twice & (early != late)).tolist():
             if row > 0 and first[row] <= first[row - 1]:
                 first[row] = max(early[row], late[row])
-        return first
+        return first, ~(early_holds | late_holds)
+
+
+def is_open(time: Seconds, sessions: str) -> npt.NDArray[np.bool_]:
+    """Return whether a market trades at UTC seconds.
+
+    Args:
+        sessions: on the New York clock: ``"fx"`` Sunday 17:00 to Friday 17:00, ``"metals"`` Sunday 18:00 to Friday
+            17:00 without 17:00 to 18:00 of each day, ``"always"``.
+    """
+    if sessions == "always":
+        return np.ones(len(time), bool)
+    of_week = (ServerZone("America/New_York").to_server(time) + 4 * DAY) % (7 * DAY)  # from Sunday 00:00
+    first, last = 17 * HOUR, 5 * DAY + 17 * HOUR
+    inside = (of_week >= first) & (of_week < last)
+    if sessions == "metals":
+        inside &= of_week % DAY // HOUR != 17
+    return np.asarray(inside)
+
+
+def overlaps_sessions(time: Seconds, seconds: int, sessions: str) -> npt.NDArray[np.bool_]:
+    """Return whether bars of ``seconds`` that open at ``time`` share a moment with the sessions.
+
+    A bar shorter than the weekend that is closed at both ends lies outside; longer ones always share a moment.
+    """
+    if seconds > DAY:
+        return np.ones(len(time), bool)
+    if seconds > HOUR and sessions == "metals":
+        sessions = "fx"  # such a bar is longer than the daily break
+    return is_open(time, sessions) | is_open(time + (seconds - 1), sessions)
+
+
+def session_label(time: Seconds) -> npt.NDArray[np.str_]:
+    """Return ``Asian`` (22:00 to 06:59 UTC), ``European`` (07:00 to 12:59) or ``American`` (13:00 to 21:59) of times."""
+    hour = time % DAY // HOUR
+    return np.select([(hour >= 22) | (hour < 7), hour < 13], ["Asian", "European"], "American")
+
+
+def server_day(time: Seconds, zone: ServerZone) -> Seconds:
+    """Return the day of the server's calendar that UTC seconds fall on, as days since 1970-01-01."""
+    return zone.to_server(time) // DAY
 
 
 def rollover_days(time: Seconds, zone: ServerZone, swap_days: tuple[int, ...]) -> npt.NDArray[np.int32]:

@@ -21,26 +21,28 @@ FAST, SLOW, SIGNAL = 12, 26, 9
 
 
 def _rsi(close: Series, period: int) -> Series:
-    out = np.full(len(close), np.nan)
-    if len(close) <= period:
+    n = len(close)
+    out = np.empty(n)
+    out[: min(period, n)] = np.nan
+    if n <= period:
         return out
     gain = 0.0
     loss = 0.0
-    for i in range(1, len(close)):
+    for i in range(1, period + 1):
         change = close[i] - close[i - 1]
-        up = max(change, 0.0)
-        down = max(-change, 0.0)
-        if i <= period:
-            gain += up / period
-            loss += down / period
+        gain += max(change, 0.0)
+        loss += max(-change, 0.0)
+    gain /= period
+    loss /= period
+    for i in range(period, n):
+        if i > period:
+            change = close[i] - close[i - 1]
+            gain = (gain * (period - 1) + max(change, 0.0)) / period
+            loss = (loss * (period - 1) + max(-change, 0.0)) / period
+        if loss == 0.0:
+            out[i] = 100.0 if gain > 0.0 else 50.0
         else:
-            gain = (gain * (period - 1) + up) / period
-            loss = (loss * (period - 1) + down) / period
-        if i >= period:
-            if loss == 0.0:
-                out[i] = 100.0 if gain > 0.0 else 50.0
-            else:
-                out[i] = 100.0 - 100.0 / (1.0 + gain / loss)
+            out[i] = 100.0 - 100.0 / (1.0 + gain / loss)
     return out
 
 
@@ -64,14 +66,14 @@ def _cci(high: Series, low: Series, close: Series, period: int) -> Series:
 def _atr(high: Series, low: Series, close: Series, period: int) -> Series:
     n = len(close)
     out = np.full(n, np.nan)
-    ranges = np.zeros(n)
+    ranges = np.empty(n)
     for i in range(1, n):
         ranges[i] = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
-        if i >= period:
-            total = 0.0
-            for j in range(i - period + 1, i + 1):
-                total += ranges[j]
-            out[i] = total / period
+    for i in range(period, n):
+        total = 0.0
+        for j in range(i - period + 1, i + 1):
+            total += ranges[j]
+        out[i] = total / period
     return out
 
 
@@ -86,8 +88,9 @@ def _ema(close: Series, period: int) -> Series:
 
 
 def _sma(values: Series, period: int) -> Series:
-    out = np.full(len(values), np.nan)
-    for i in range(period - 1, len(values)):
+    n = len(values)
+    out = np.full(n, np.nan)
+    for i in range(period - 1, n):
         total = 0.0
         for j in range(i - period + 1, i + 1):
             total += values[j]
@@ -95,20 +98,38 @@ def _sma(values: Series, period: int) -> Series:
     return out
 
 
-def _median_before(values: Series, period: int) -> Series:
+@njit(cache=True)
+def _find(window: Series, held: int, value: float) -> int:
+    low, high = 0, held
+    while low < high:
+        middle = (low + high) // 2
+        if window[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _median_before(values: Series, period: int, least: int) -> Series:
     n = len(values)
     out = np.full(n, np.nan)
-    window = np.empty(period)  # the last `period` values in rising order
+    window = np.empty(period)  # the last values in rising order
     held = 0
     for i in range(n):
-        if held == period:
-            half = period // 2
-            out[i] = window[half] if period % 2 else 0.5 * (window[half - 1] + window[half])
-            at = np.searchsorted(window, values[i - period])
-            window[at : period - 1] = window[at + 1 : period].copy()
+        if held >= least:
+            half = held // 2
+            out[i] = window[half] if held % 2 else 0.5 * (window[half - 1] + window[half])
+        at = held
+        if held == period:  # the new value takes the place of the oldest, moving what lies between
+            oldest = values[i - period]
+            at = _find(window, held, oldest)
             held -= 1
-        at = np.searchsorted(window[:held], values[i])
-        window[at + 1 : held + 1] = window[at:held].copy()
+        while at < held and window[at + 1] < values[i]:
+            window[at] = window[at + 1]
+            at += 1
+        while at > 0 and window[at - 1] > values[i]:
+            window[at] = window[at - 1]
+            at -= 1
         window[at] = values[i]
         held += 1
     return out
@@ -167,9 +188,15 @@ def macd(close: Series, fast: int = FAST, slow: int = SLOW, signal: int = SIGNAL
     return main, _compiled["sma"](main, signal)
 
 
-def median_before(values: Series, period: int) -> Series:
-    """Return the median of the ``period`` values before each index (the value itself excluded)."""
-    out: Series = _compiled["median_before"](values, period)
+def median_before(values: Series, period: int, *, least: int | None = None) -> Series:
+    """Return the median of the ``period`` values before each index (the value itself excluded).
+
+    Args:
+        values: ``(n,)``, without NaN.
+        period: length of the window.
+        least: smallest number of values that give a median near the start; default: ``period``.
+    """
+    out: Series = _compiled["median_before"](values, period, period if least is None else least)
     return out
 
 

@@ -57,8 +57,10 @@ class Instrument:
     """Trading week on the New York clock."""
 
     def __post_init__(self) -> None:
-        if self.symbol != self.symbol.upper() or not self.symbol:
-            raise ConfigError(f"symbol: {self.symbol!r}, must be upper case.")
+        for name in ("symbol", "base", "quote"):
+            text = getattr(self, name)
+            if text != text.upper() or not text:
+                raise ConfigError(f"{name}: {text!r}, must be upper case.")
         if not 0 <= self.digits <= 8:
             raise ConfigError(f"digits: {self.digits}, must be 0 to 8.")
         for name in ("contract_size", "lot_min", "lot_step", "lot_max", "margin_rate", "level_scale_points"):
@@ -75,6 +77,11 @@ class Instrument:
                 raise ConfigError(
                     f"{name}: {getattr(self, name)}, must be a whole multiple of lot_step {self.lot_step}."
                 )
+        if self.hedged_contract_size is not None and not self.hedged_contract_size > 0:
+            raise ConfigError(f"hedged_contract_size: {self.hedged_contract_size}, must be above 0.")
+        for name, allowed in (("swap_mode", ("points", "percent")), ("sessions", ("fx", "metals", "always"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}: {getattr(self, name)!r}, must be one of {', '.join(allowed)}.")
         if not (math.isfinite(self.swap_long) and math.isfinite(self.swap_short)):
             raise ConfigError(f"swap_long, swap_short: {self.swap_long}, {self.swap_short}, must be finite.")
         if len(self.swap_days) != 7 or min(self.swap_days) < 0:

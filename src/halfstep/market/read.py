@@ -5,53 +5,40 @@ contradicts itself is refused with the line, the column and the way out. Nothing
 """
 
 import importlib.util
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from halfstep.errors import (
-    CellError,
-    ColumnError,
-    ConfigError,
-    DataError,
-    FormatError,
-    MissingInputError,
-    PriceError,
-    TimeError,
+from halfstep.errors import ColumnError, CoverageError, DataError, FormatError, MissingInputError, TimeError
+from halfstep.market.bars import (
+    ORDER_HINT,
+    PRICE_COLUMNS,
+    REPEAT_HINT,
+    Bars,
+    ReadReport,
+    Side,
+    Source,
+    VolumeKind,
+    on_grid,
+    order_fault,
 )
-from halfstep.market.bars import PRICE_COLUMNS, Bars, ReadReport, Side, Source, VolumeKind, check_columns
-from halfstep.market.calendar import ServerZone
-from halfstep.market.instruments import PRESETS
-from halfstep.market.table import Table, find_column, plain_name, read_bytes, read_table
-from halfstep.market.timeframes import Timeframe
-from halfstep.market.times import parse_times
+from halfstep.market.calendar import ServerZone, iso, overlaps_sessions, parse_date
+from halfstep.market.ends import leading_days
+from halfstep.market.identity import sessions_of, timeframe_of
+from halfstep.market.layout import says_ask
+from halfstep.market.parquet import parquet_bars
+from halfstep.market.raw import RawBars, ReadOptions
+from halfstep.market.sniff import read_bytes
+from halfstep.market.text import text_bars
+from halfstep.market.timeframes import DAY, Timeframe
 
-REPAIRS = ("drop-bad", "sort", "dedupe", "widen", "drop-last")
-PARQUET_KEY = "halfstep.bars"
-INTEGER_POINTS_ABOVE = 20_000.0
+LISTED_LINES = 3  # of a repair
 
-_DATE = ("date", "datetime", "timestamp", "gmttime", "localtime", "utc", "opentime", "time")
-_TICK_VOLUME = ("tickvol", "tickvolume", "tickqty")
-_VOLUME = (*_TICK_VOLUME, "volume", "vol")
-_HEADERLESS = {
-    7: ("date", "time", "open", "high", "low", "close", "tickvol"),
-    6: ("time", "open", "high", "low", "close", "tickvol"),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Habits:
-    """What an export format leaves unsaid."""
-
-    name: str
-    zone: str | None
-    volume_kind: VolumeKind
+Columns = dict[str, npt.NDArray[Any]]
+Lines = npt.NDArray[np.int64]
 
 
 def read_bars(
@@ -62,70 +49,133 @@ def read_bars(
     zone: str | None = None,
     side: Side | None = None,
     digits: int | None = None,
-    date_order: str | None = None,
+    format: str | None = None,  # noqa: A002  # the word of the field
+    date_order: Literal["dmy", "mdy"] | None = None,
+    price_unit: Literal["price", "points"] = "price",
+    stamp: Literal["open", "close"] = "open",
+    volume_kind: VolumeKind | None = None,
     fxcm_side: Side = "bid",
+    start: str | None = None,
+    stop: str | None = None,
     repair: Sequence[str] = (),
 ) -> Bars:
     """Return the checked bars of a file.
 
     Args:
         path: MetaTrader 5 or 4 export, CSV of another provider, or Parquet; text may be packed as ``.gz``.
-        symbol: default: from the file's name.
+        symbol: default: from the file's header or name.
         timeframe: default: from the file's name, else the most frequent step between bars.
         zone: the clock of the file's times; default: the text's own offset, else the format's habit.
-        side: whether prices are bids or asks; default: bid, ask where the file's name holds ``ASK``.
+        side: whether prices are bids or asks; default: bid, ask where the file's name holds the word ``ASK``.
         digits: decimals of a price; default: the preset of the symbol, else the fewest that hold 99 % of prices.
-        date_order: ``"dmy"`` or ``"mdy"`` for dates with slashes that nothing else decides.
-        fxcm_side: which side of a bid/ask table to read.
-        repair: names of `REPAIRS`, applied in this order and counted: ``drop-bad`` rows whose cells or prices
-            fail, ``sort``, ``dedupe`` equal rows, ``widen`` high and low to hold open and close, ``drop-last``.
+        format: a name of `halfstep.market.layout.FORMATS`, for its habits; default: recognised.
+        date_order: for dates with slashes that nothing else decides.
+        price_unit: ``"points"`` for prices in whole points.
+        stamp: ``"close"`` where a bar's time is the end of its period; it is shifted to the open.
+        volume_kind: ``"real"`` reads the column of real volume, ``"none"`` no volume at all; default: by format.
+        fxcm_side: which side of a table of bids and asks to read.
+        start, stop: half-open range of server dates to keep.
+        repair: names of `halfstep.market.raw.REPAIRS`, applied in this order and counted: ``drop-bad`` rows whose
+            cells or prices fail, ``sort``, ``dedupe`` equal rows, ``widen`` high and low to hold open and close,
+            ``snap`` prices to the grid, ``drop-days`` leading bars that are whole days, ``drop-last``.
 
     Raises:
         MissingInputError, FormatError, ColumnError, CellError, TimeError, PriceError, QuantityError: by what
             is wrong; each names the file, the line (for Parquet the row) and the way out.
+        CoverageError: ``start`` or ``stop`` lies outside the file.
+        ConfigError: an argument is out of range.
     """
+    options = ReadOptions(
+        symbol=symbol, timeframe=timeframe, zone=zone, side=side, digits=digits, format=format,
+        date_order=date_order, price_unit=price_unit, stamp=stamp, volume_kind=volume_kind, fxcm_side=fxcm_side,
+        start=start, stop=stop, repair=repair,
+    )  # fmt: skip
+    return bars_of(read_raw(path, options), options)
+
+
+def read_raw(path: str | Path, options: ReadOptions) -> RawBars:
+    """Return the rows of a file with all their faults."""
     path = Path(path)
-    unknown = [name for name in repair if name not in REPAIRS]
-    if unknown:
-        raise ConfigError(f"repair: {unknown[0]!r}, must be one of {', '.join(REPAIRS)}.")
-    data = read_bytes(path)
+    return raw_of(path, read_bytes(path), options)
+
+
+def raw_of(path: Path, data: bytes, options: ReadOptions) -> RawBars:
+    """Return the rows of a file whose bytes are at hand."""
     if data[:4] == b"PAR1":
-        return _read_parquet(
-            path, data, symbol=symbol, timeframe=timeframe, zone=zone, side=side, digits=digits
+        return parquet_bars(path, data, options)
+    return text_bars(path, data, options)
+
+
+def bars_of(raw: RawBars, options: ReadOptions) -> Bars:
+    """Return checked bars, after the repairs that were asked for; raises the first fault that remains."""
+    repair = options.repair
+    whole_file = next((fault for fault in raw.faults if fault.code == "points"), None)
+    error = (
+        whole_file.at(0, raw.path)
+        if whole_file
+        else None
+        if "drop-bad" in repair
+        else raw.first_fault(but="ohlc" if "widen" in repair else None)
+    )
+    if error is not None:
+        raise error
+    rows = _Rows(raw)
+    if "drop-bad" in repair:
+        ragged = sum(len(fault.lines) for fault in raw.faults if fault.is_ragged)
+        bad = raw.is_bad | (raw.is_misshapen & ("widen" not in repair))
+        rows.drop(bad, "drop-bad", more=ragged)
+    if len(rows.lines) == 0:
+        raise FormatError(
+            "no row of this file is a usable bar",
+            file=raw.path,
+            hint="Look at it with: halfstep data check FILE",
         )
-    table = read_table(path, data)
-    table, fxcm = _named(table, path, fxcm_side)
-    habits = _habits(table, fxcm=fxcm)
-    notes = [f"read as {habits.name}"]
-    columns, lines = _numbers(table, path, drop_bad="drop-bad" in repair)
-    times, clock = _times(table, path, zone=zone, habits=habits, date_order=date_order, notes=notes)
-    columns["time"] = times[lines.kept]
-    order = lines.numbers
-    if len(times) > 1 and (np.diff(columns["time"]) < 0).all():
-        columns, order = {name: column[::-1] for name, column in columns.items()}, order[::-1]
-        notes.append("the file runs from new to old; turned round")
-    columns, order, repairs = _repaired(columns, order, repair, dropped=lines.dropped)
-    volume_kind: VolumeKind = habits.volume_kind if columns["volume"].any() else "none"
-    try:
-        check_columns(columns)  # before anything is guessed from them
-        name = symbol or _symbol_of(path)
-        frame = _timeframe(path, columns["time"], timeframe)
-        return Bars(
-            **columns,
-            symbol=name,
-            timeframe=frame,
-            digits=digits if digits is not None else _digits(name, columns, path),
-            side=side or ("ask" if "ASK" in path.name.upper() else "bid"),
-            zone=clock,
-            volume_kind=volume_kind,
-            source=Source(format=habits.name, path=path, sha256=table.sha256),
-            report=ReadReport(notes=tuple(notes), repairs=tuple(repairs)),
-        )
-    except DataError as error:
-        row = None if error.row is None else int(order[error.row - 1])
-        raise type(error)(
-            error.what, file=path, row=row, column=error.column, value=error.value, hint=error.hint
-        ) from None
+    if "sort" in repair:
+        rows.sort()
+    if "dedupe" in repair:
+        rows.drop(rows.repeats(), "dedupe")
+    rows.refuse_disorder()
+    if "widen" in repair:
+        rows.widen()
+    frame = _timeframe(raw, rows, options)
+    notes = list(raw.notes)
+    if options.stamp == "close":
+        rows.columns["time"] = opens_of_closes(rows.columns["time"], frame, raw.clock)
+        notes.append(f"times are those of the close; shifted to the open, {frame.name} earlier")
+    if "snap" in repair:
+        rows.snap(raw.digits)
+    if "drop-days" in repair:
+        head = leading_days(rows.columns["high"], rows.columns["low"], rows.columns["volume"])
+        rows.drop(np.arange(len(rows.lines)) < head, "drop-days")
+    idle = flat_outside_sessions(rows.columns, frame, raw.symbol)
+    if idle.any() and not idle.all():
+        rows.drop(idle, None)
+        notes.append(f"{int(idle.sum())} flat bars of volume 0 outside the sessions were dropped")
+    if "drop-last" in repair and len(rows.lines) > 1:
+        rows.drop(np.arange(len(rows.lines)) == len(rows.lines) - 1, "drop-last")
+    return _within(_built(raw, rows, frame, options, notes), options)
+
+
+def flat_outside_sessions(columns: Columns, frame: Timeframe, symbol: str) -> npt.NDArray[np.bool_]:
+    """Return which bars are flat, of volume 0, and outside the sessions of their symbol."""
+    flat = (columns["high"] == columns["low"]) & (columns["volume"] == 0)
+    if flat.any():
+        rows = np.flatnonzero(flat)
+        flat[rows] = ~overlaps_sessions(columns["time"][rows], frame.seconds, sessions_of(symbol))
+    return np.asarray(flat)
+
+
+def opens_of_closes(time: Lines, frame: Timeframe, zone: ServerZone) -> Lines:
+    """Return when bars open whose stamps are their closes; a month is that of the calendar."""
+    server = zone.to_server(time)
+    if frame is Timeframe.MN1:
+        month = (server // DAY).astype("datetime64[D]").astype("datetime64[M]") - 1
+        opens = month.astype("datetime64[D]").astype(np.int64) * DAY + server % DAY
+    elif frame.seconds >= DAY:
+        opens = server - frame.seconds
+    else:
+        return time - frame.seconds
+    return zone.to_utc(opens)
 
 
 def default_bars() -> Bars:
@@ -143,278 +193,147 @@ def default_bars() -> Bars:
     return read_bars(path, symbol="EURUSD", timeframe="H1", zone="UTC", side="ask")
 
 
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    kept: npt.NDArray[np.intp]
-    numbers: npt.NDArray[np.int64]
-    dropped: int
+class _Rows:
+    """Columns and lines under repair, with the record of what was changed."""
 
+    def __init__(self, raw: RawBars) -> None:
+        self.columns, self.lines = dict(raw.columns), raw.lines
+        self.log: list[str] = []
+        self._raw = raw
 
-def _named(table: Table, path: Path, fxcm_side: Side) -> tuple[Table, bool]:
-    """Give a headerless table of known shape its names, and a bid/ask table the names of one side."""
-    if table.names is None:
-        names = _HEADERLESS.get(len(table.columns))
-        if names is None:
-            raise ColumnError(
-                f"{len(table.columns)} columns and no header",
-                file=path,
-                row=1,
-                hint="Known without a header: date,time,O,H,L,C,V and datetime,O,H,L,C,V. Add a header line.",
-            )
-        return _renamed(table, names), False
-    plain = [plain_name(name) for name in table.names]
-    if "type" in plain and ("profit" in plain or "ticket" in plain):
-        raise FormatError(
-            "a trade history, not a table of bars",
-            file=path,
-            row=1,
-            hint="Give the bars that these trades were made on.",
-        )
-    if f"{fxcm_side}open" in plain:
-        return _renamed(table, tuple(name.removeprefix(fxcm_side) for name in plain)), True
-    return table, False
+    def drop(self, rows: npt.NDArray[np.bool_], name: str | None, *, more: int = 0) -> None:
+        """Remove rows; a repair (``name``) is recorded, ``more`` counts lines that never became rows."""
+        if name is not None:
+            self._record(name, rows, more)
+        if rows.any():
+            self.columns = {key: column[~rows] for key, column in self.columns.items()}
+            self.lines = self.lines[~rows]
 
+    def sort(self) -> None:
+        order = np.argsort(self.columns["time"], kind="stable")
+        moved = order != np.arange(len(order))
+        self.columns = {key: column[order] for key, column in self.columns.items()}
+        self.lines = self.lines[order]
+        self._record("sort", moved)
 
-def _renamed(table: Table, names: tuple[str, ...]) -> Table:
-    return Table(
-        names=names, columns=table.columns, lines=table.lines, separator=table.separator, sha256=table.sha256
-    )
-
-
-def _habits(table: Table, *, fxcm: bool) -> _Habits:
-    plain = {plain_name(name) for name in table.names or ()}
-    first = table.columns[0][0] or ""
-    if table.separator == ";" and len(first) == 15:
-        return _Habits(name="HistData export", zone="est", volume_kind="none")
-    if fxcm:
-        return _Habits(name="FXCM table", zone="UTC", volume_kind="tick")
-    if plain & {"tickvol", "tickvolume"}:
-        return _Habits(name="MetaTrader export", zone="server-eu", volume_kind="tick")
-    if "gmttime" in plain:
-        return _Habits(name="Dukascopy export", zone="UTC", volume_kind="quote")
-    if "ASK" in "".join(table.names or ()).upper():
-        return _Habits(name="CSV", zone="UTC", volume_kind="quote")
-    return _Habits(name="CSV", zone=None, volume_kind="quote")
-
-
-def _numbers(table: Table, path: Path, *, drop_bad: bool) -> tuple[dict[str, npt.NDArray[Any]], _Lines]:
-    """Return price, volume and spread columns as numbers, and which rows they come from."""
-    found: dict[str, pl.Series] = {}
-    positions = {name: find_column(table, path, (name, name[0])) for name in PRICE_COLUMNS}
-    missing = [name for name, position in positions.items() if position is None]
-    if missing:
-        raise ColumnError(
-            f"no column {missing[0]!r} in the header {list(table.names or ())}",
-            file=path,
-            row=1,
-            hint="Bars need time, open, high, low and close.",
-        )
-    positions["volume"] = find_column(table, path, _VOLUME)
-    positions["spread"] = find_column(table, path, ("spread",))
-    for name, position in positions.items():
-        if position is not None:
-            text = table.columns[position].str.replace_all(r"[\s\u00a0]", "")
-            if table.separator in ";\t":
-                text = text.str.replace(",", ".", literal=True)
-            found[name] = text
-    values = {name: text.cast(pl.Float64, strict=False) for name, text in found.items()}
-    bad = pl.Series(np.zeros(len(table.lines), bool))
-    for name, column in values.items():
-        unusable = column.is_null() | ~column.is_finite().fill_null(value=False)
-        if unusable.any() and not drop_bad:
-            row = int(unusable.arg_true()[0])
-            raise CellError(
-                f"{found[name][row]!r} is not a number",
-                file=path,
-                row=int(table.lines[row]),
-                column=name,
-                value=found[name][row],
-                hint='Correct this line, or pass repair=("drop-bad",) (command line: --data.repair drop-bad).',
-            )
-        bad |= unusable
-    kept = np.flatnonzero(~bad.to_numpy())
-    n = len(kept)
-    columns: dict[str, npt.NDArray[Any]] = {name: column.to_numpy()[kept] for name, column in values.items()}
-    columns.setdefault("volume", np.zeros(n))
-    columns["spread"] = (
-        columns["spread"].astype(np.int32) if "spread" in columns else np.full(n, -1, np.int32)
-    )
-    return columns, _Lines(kept, table.lines[kept], len(table.lines) - n)
-
-
-def _times(
-    table: Table, path: Path, *, zone: str | None, habits: _Habits, date_order: str | None, notes: list[str]
-) -> tuple[npt.NDArray[np.int64], ServerZone]:
-    date, clock = find_column(table, path, _DATE), find_column(table, path, ("time",))
-    if date is None:
-        raise ColumnError(
-            f"no column of times in the header {list(table.names or ())}",
-            file=path,
-            row=1,
-            hint="Name it time, date or timestamp.",
-        )
-    text = table.columns[date]
-    if clock is not None and clock != date:
-        text = text + " " + table.columns[clock]
-    name = (table.names or ("time",))[date]
-    seconds, stated = parse_times(text, path=path, lines=table.lines, column=name, date_order=date_order)
-    if stated.all():
-        return seconds, ServerZone(zone or "UTC", is_assumed=False)
-    chosen = zone or habits.zone
-    if stated.any() or chosen is None:
-        raise TimeError(
-            "the times state no zone" if not stated.any() else "only some times state their offset from UTC",
-            file=path,
-            row=int(table.lines[int(np.flatnonzero(~stated)[0])]),
-            column=name,
-            hint='Say which clock they show: zone="UTC", "server-eu", ... (command line: --data.zone).',
-        )
-    clock_zone = ServerZone(chosen, is_assumed=zone is None)
-    if zone is None:
-        notes.append(f"the file states no time zone; read as {chosen} (the habit of its format)")
-    try:
-        return clock_zone.to_utc(seconds), clock_zone
-    except TimeError as error:
-        row = int(table.lines[(error.row or 1) - 1])
-        raise TimeError(
-            error.what, file=path, row=row, column=name, value=text[(error.row or 1) - 1], hint=error.hint
-        ) from None
-
-
-def _repaired(
-    columns: dict[str, npt.NDArray[Any]], lines: npt.NDArray[np.int64], repair: Sequence[str], *, dropped: int
-) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64], list[str]]:
-    log: list[str] = []
-
-    def keep(rows: npt.NDArray[Any]) -> None:
-        nonlocal columns, lines
-        columns, lines = {name: column[rows] for name, column in columns.items()}, lines[rows]
-
-    if "drop-bad" in repair:
-        prices = np.stack([columns[name] for name in PRICE_COLUMNS])
-        good = (prices > 0).all(0) & (columns["volume"] >= 0) & (columns["spread"] >= -1)
-        log.append(f"drop-bad: {dropped + int((~good).sum())} rows")
-        keep(good)
-    if "sort" in repair:
-        order = np.argsort(columns["time"], kind="stable")
-        log.append(f"sort: {int((order != np.arange(len(order))).sum())} rows moved")
-        keep(order)
-    if "dedupe" in repair and len(lines):
-        same = np.ones(len(lines), bool)
-        same[0] = False
-        for column in columns.values():
+    def repeats(self) -> npt.NDArray[np.bool_]:
+        """Return which rows equal the row before them in every column."""
+        same = np.ones(len(self.lines), bool)
+        same[:1] = False
+        for column in self.columns.values():
             same[1:] &= column[1:] == column[:-1]
-        log.append(f"dedupe: {int(same.sum())} rows")
-        keep(~same)
-    if "widen" in repair:
-        high = np.maximum(columns["high"], np.maximum(columns["open"], columns["close"]))
-        low = np.minimum(columns["low"], np.minimum(columns["open"], columns["close"]))
-        log.append(f"widen: {int(((high != columns['high']) | (low != columns['low'])).sum())} rows")
-        columns = {**columns, "high": high, "low": low}
-    if "drop-last" in repair and len(lines) > 1:
-        log.append("drop-last: 1 row")
-        keep(np.arange(len(lines) - 1))
-    return columns, lines, log
+        return same
 
+    def refuse_disorder(self) -> None:
+        """Raise where a time is not later than the one before, naming both lines."""
+        time = self.columns["time"]
+        wrong = time[1:] <= time[:-1]
+        if wrong.any():
+            row = int(wrong.argmax()) + 1
+            raise TimeError(
+                f"{order_fault(time[row - 1], time[row])} in line {self.lines[row - 1]}",
+                file=self._raw.path,
+                row=int(self.lines[row]),
+                column=self._raw.spelled.get("clock", self._raw.spelled.get("date", "time")),
+                value=iso(int(time[row])),
+                hint=REPEAT_HINT if time[row] == time[row - 1] else ORDER_HINT,
+            )
 
-def _symbol_of(path: Path) -> str:
-    name = path.name.upper()
-    found = [symbol for symbol in PRESETS if symbol in name]
-    if len(found) != 1:
-        raise ConfigError(
-            f"{path}: the file's name names no known symbol. Say which with symbol= (command line: --data.symbol EURUSD)."
+    def widen(self) -> None:
+        o, h, low, c = (self.columns[name] for name in PRICE_COLUMNS)
+        high, lowest = np.maximum(h, np.maximum(o, c)), np.minimum(low, np.minimum(o, c))
+        self._record("widen", (high != h) | (lowest != low))
+        self.columns |= {"high": high, "low": lowest}
+
+    def snap(self, digits: int) -> None:
+        moved = np.zeros(len(self.lines), bool)
+        for name in PRICE_COLUMNS:
+            whole, _ = on_grid(self.columns[name], digits)
+            snapped = np.maximum(whole, 1) / 10.0**digits
+            moved |= snapped != self.columns[name]
+            self.columns[name] = snapped
+        self._record("snap", moved)
+
+    def _record(self, name: str, rows: npt.NDArray[np.bool_], more: int = 0) -> None:
+        count = int(rows.sum()) + more
+        first = ", ".join(str(line) for line in np.sort(self.lines[rows])[:LISTED_LINES])
+        where = (
+            f" (line{'s' if rows.sum() > 1 else ''} {first}{', ...' if rows.sum() > LISTED_LINES else ''})"
         )
-    return found[0]
+        self.log.append(f"{name}: {count} row{'' if count == 1 else 's'}{where if first else ''}")
 
 
-def _timeframe(path: Path, time: npt.NDArray[np.int64], given: str | Timeframe | None) -> Timeframe:
-    if given is not None:
-        return Timeframe.parse(given)
-    if len(time) < 2:
-        raise TimeError("one bar tells no timeframe", file=path, hint="Say which with timeframe=.")
-    steps, counts = np.unique(np.diff(time), return_counts=True)
-    usual, share = int(steps[counts.argmax()]), counts.max() / counts.sum()
-    found = {28 * 86_400: "MN1", 29 * 86_400: "MN1", 31 * 86_400: "MN1"}.get(usual)
-    frame = (
-        Timeframe[found] if found else next((frame for frame in Timeframe if frame.seconds == usual), None)
-    )
-    if frame is None or share < 0.5:
-        raise TimeError(
-            f"the usual step between bars is {usual} s ({share:.0%} of them)",
-            file=path,
-            hint="Say the timeframe with timeframe=, or export one timeframe.",
+def _timeframe(raw: RawBars, rows: _Rows, options: ReadOptions) -> Timeframe:
+    known = raw.facts.timeframe if raw.facts is not None else None
+    server = raw.clock.to_server(rows.columns["time"])
+    frame = timeframe_of(raw.path, server, options.timeframe or known, rows.lines)
+    if not raw.has_clock and frame.seconds < DAY:
+        raise ColumnError(
+            f"no column says the time of the day, which {frame.name} bars need",
+            file=raw.path,
+            row=int(rows.lines[0]),
+            column=raw.spelled.get("date"),
+            hint="Export the bars again with their times; only D1, W1 and MN1 do without.",
         )
     return frame
 
 
-def _digits(symbol: str, columns: dict[str, npt.NDArray[Any]], path: Path) -> int:
-    preset = next((preset for name, preset in PRESETS.items() if symbol.upper().startswith(name)), None)
-    if preset is not None and preset.digits >= 3 and np.median(columns["close"]) > INTEGER_POINTS_ABOVE:
-        raise PriceError(
-            "prices look like whole points",
-            file=path,
-            column="close",
-            hint="Divide them by 10^digits before.",
-        )
-    if preset is not None:
-        return preset.digits
-    for digits in range(9):
-        scaled = columns["close"] * 10.0**digits
-        if (np.abs(scaled - np.rint(scaled)) < 1e-6 * 10.0**digits).mean() >= 0.99:
-            return digits
-    return 8
-
-
-def _read_parquet(path: Path, data: bytes, **given: Any) -> Bars:
-    try:
-        frame = pl.read_parquet(data)
-        metadata = pl.read_parquet_metadata(data)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(
-            f"a damaged Parquet file: {error}", file=path, hint="Copy or export it again."
-        ) from None
-    missing = [name for name in ("time", *PRICE_COLUMNS) if name not in frame.columns]
-    if missing:
-        raise ColumnError(
-            f"no column {missing[0]!r} among {frame.columns}", file=path, hint="Rename the columns."
-        )
-    facts: dict[str, Any] = json.loads(metadata.get(PARQUET_KEY, "{}"))
-    n = frame.height
-    time = frame["time"]
-    if isinstance(time.dtype, pl.Datetime):
-        time = time.dt.epoch("s")
-    zone = given["zone"] or facts.get("zone", {}).get("name")
-    if zone is None and frame["time"].dtype == pl.Datetime:
-        raise TimeError(
-            "the times state no zone", file=path, column="time", hint='Say which with zone="UTC" or another.'
-        )
-    columns: dict[str, npt.NDArray[Any]] = {
-        name: frame[name].cast(pl.Float64).to_numpy() for name in PRICE_COLUMNS
-    }
-    columns["volume"] = (
-        frame["volume"].cast(pl.Float64).to_numpy() if "volume" in frame.columns else np.zeros(n)
-    )
-    columns["spread"] = (
-        frame["spread"].cast(pl.Int32).to_numpy() if "spread" in frame.columns else np.full(n, -1, np.int32)
-    )
-    clock = ServerZone(zone or "UTC", is_assumed=facts.get("zone", {}).get("is_assumed", False))
-    seconds = time.cast(pl.Int64).to_numpy()
-    columns["time"] = seconds if facts or zone is None else clock.to_utc(seconds)
-    name = given["symbol"] or facts.get("symbol") or _symbol_of(path)
-    frame_length = given["timeframe"] or facts.get("timeframe")
+def _built(raw: RawBars, rows: _Rows, frame: Timeframe, options: ReadOptions, notes: list[str]) -> Bars:
+    facts = raw.facts
+    columns = {name: _owned(rows.columns[name], np.float64) for name in (*PRICE_COLUMNS, "volume")}
+    columns["time"] = _owned(rows.columns["time"], np.int64)
+    columns["spread"] = _owned(rows.columns["spread"], np.int32)
+    if "bid_open" in raw.spelled or "ask_open" in raw.spelled:
+        usual_side = options.fxcm_side
+    else:
+        usual_side = "ask" if says_ask(raw.path) and not raw.format.is_metatrader else "bid"
+    kind = options.volume_kind or (facts.volume_kind if facts else raw.format.volume_kind)
+    if facts is None and not columns["volume"].any():
+        kind = "none"
     try:
         return Bars(
             **columns,
-            symbol=name,
-            timeframe=_timeframe(path, columns["time"], frame_length),
-            digits=given["digits"] or facts.get("digits") or _digits(name, columns, path),
-            side=given["side"] or facts.get("side", "bid"),
-            zone=clock,
-            volume_kind=facts.get("volume_kind", "quote"),
-            source=Source(format=facts.get("format", "Parquet"), path=path),
-            report=ReadReport(notes=tuple(facts.get("notes", ())), repairs=tuple(facts.get("repairs", ()))),
+            symbol=raw.symbol,
+            timeframe=frame,
+            digits=raw.digits,
+            side=options.side or (facts.side if facts else usual_side),
+            zone=raw.clock,
+            volume_kind=kind,
+            source=Source(format=raw.format.name, path=raw.path, sha256=raw.sha256),
+            report=ReadReport(notes=tuple(notes), repairs=(*(facts.repairs if facts else ()), *rows.log)),
         )
     except DataError as error:
+        row = None if error.row is None else int(rows.lines[error.row - 1])
         raise type(error)(
-            error.what, file=path, row=error.row, column=error.column, value=error.value, hint=error.hint
+            error.what, file=raw.path, row=row, column=error.column, value=error.value, hint=error.hint
         ) from None
+
+
+def _owned(column: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+    """Return a column that `Bars` takes over without another copy."""
+    owned: npt.NDArray[Any] = np.ascontiguousarray(column, kind)
+    if owned.base is not None:
+        owned = owned.copy()
+    owned.flags.writeable = False
+    return owned
+
+
+def _within(bars: Bars, options: ReadOptions) -> Bars:
+    """Return the bars of the asked range of server dates, which the file must cover up to a long weekend."""
+    if options.start is None and options.stop is None:
+        return bars
+    server = bars.server_time
+    first = int(server[0]) if options.start is None else parse_date(options.start)
+    last = int(server[-1]) + 1 if options.stop is None else parse_date(options.stop)
+    if first < int(server[0]) - 3 * DAY or last > int(server[-1]) + bars.timeframe.seconds + 3 * DAY:
+        raise CoverageError(
+            f"{options.start or 'the start'} to {options.stop or 'the end'} is not inside the file",
+            file=bars.source.path,
+            hint=f"{bars.covers()} Choose start= and stop= inside (command line: --start, --stop).",
+        )
+    begin, end = (int(k) for k in np.searchsorted(server, [first, last]))
+    if begin >= end:
+        raise CoverageError(
+            f"no bar between {options.start} and {options.stop}", file=bars.source.path, hint=bars.covers()
+        )
+    return bars.slice(begin, end)

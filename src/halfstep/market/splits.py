@@ -5,12 +5,16 @@ does not belong to it (purge); its inputs may reach back across a border, becaus
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from halfstep.errors import ConfigError, CoverageError
 from halfstep.market.calendar import parse_date
+from halfstep.market.timeframes import DAY
 
 if TYPE_CHECKING:
     from halfstep.market.bars import Bars
@@ -35,6 +39,8 @@ class Split:
     """Days that are opened once, at the end."""
     purge_bars: int = 24
     """Bars at a span's end that are no sample's origin: the horizon of the forecast."""
+    embargo_bars: int = 24
+    """Bars after a validation or test block before training may go on; see `training_spans`."""
     warmup_bars: int = WARMUP_BARS
     """Bars needed before the first span: 500 for the indicators to settle, 120 for the first window."""
 
@@ -47,6 +53,14 @@ class Split:
                 f"split: train {self.train}, validation {self.validation}, test {self.test}, "
                 "must be disjoint, not empty and in time order."
             )
+        for name in ("purge_bars", "embargo_bars", "warmup_bars"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: {getattr(self, name)}, must be 0 or more.")
+
+    @property
+    def train_all(self) -> Dates:
+        """Training and validation days together, for a final fit with a fixed number of steps."""
+        return self.train[0], self.validation[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,10 +166,111 @@ def training_origins(span: Span, horizon: int) -> range:
     return range(span[0], max(span[0], span[1] - horizon))
 
 
+def training_spans(span: Span, held_out: Sequence[Span], *, purge_bars: int, embargo_bars: int) -> list[Span]:
+    """Return the parts of a training span that share nothing with held-out blocks inside it.
+
+    Training stops ``purge_bars`` before a block, so that no target reaches into it, and goes on ``embargo_bars``
+    after it.
+
+    >>> training_spans((0, 1000), [(400, 500)], purge_bars=24, embargo_bars=24)
+    [(0, 376), (524, 1000)]
+    """
+    spans, begin = [], span[0]
+    for first, stop in sorted(held_out):
+        if begin < first - purge_bars:
+            spans.append((begin, min(first - purge_bars, span[1])))
+        begin = max(begin, stop + embargo_bars)
+    if begin < span[1]:
+        spans.append((begin, span[1]))
+    return [(first, stop) for first, stop in spans if first < stop]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WalkForward:
+    """Splits whose test months follow one another.
+
+    Attributes:
+        splits: oldest first.
+        skipped: months without a bar, such as ``2023-05``.
+    """
+
+    splits: tuple[Split, ...]
+    skipped: tuple[str, ...]
+
+
+def walk_forward(
+    bars: "Bars",
+    *,
+    train_months: int = 12,
+    validation_months: int = 2,
+    test_months: int = 1,
+    step_months: int = 1,
+    anchored: bool = False,
+    warmup_bars: int = WARMUP_BARS,
+) -> WalkForward:
+    """Return month-aligned splits in which each test month is tested once.
+
+    Months are those of the server's clock; months without a bar are skipped, and a last month that the bars do not
+    fill is not used. The first training month begins after the warm-up.
+
+    Args:
+        bars: covering at least one split.
+        train_months, validation_months, test_months: lengths, which follow one another.
+        step_months: from one split to the next, at least ``test_months``.
+        anchored: training always begins with the first month.
+        warmup_bars: needed before the first training month.
+
+    Raises:
+        ConfigError: a length below 1, or a step that would test a month twice.
+        CoverageError: too little history for one split.
+    """
+    for name, value in (
+        ("train_months", train_months), ("validation_months", validation_months), ("test_months", test_months),
+        ("step_months", step_months),
+    ):  # fmt: skip
+        if value < 1:
+            raise ConfigError(f"{name}: {value}, must be at least 1.")
+    if step_months < test_months:
+        raise ConfigError(f"step_months: {step_months}, must be at least test_months ({test_months}).")
+    months, skipped = _months(bars, warmup_bars)
+    needed = train_months + validation_months + test_months
+    if len(months) < needed:
+        raise CoverageError(
+            f"{len(months)} whole months after the warm-up of {warmup_bars} bars, but {needed} are needed",
+            file=bars.source.path,
+            hint=f"Give a longer file, or ask for shorter spans. {bars.covers()}",
+        )
+    splits = []
+    for first in range(0, len(months) - needed + 1, step_months):
+        a, b, c = first + train_months, first + train_months + validation_months, first + needed
+        splits.append(
+            Split(
+                train=(str(months[0 if anchored else first]) + "-01", f"{months[a]}-01"),
+                validation=(f"{months[a]}-01", f"{months[b]}-01"),
+                test=(f"{months[b]}-01", f"{months[c - 1] + 1}-01"),
+                warmup_bars=warmup_bars,
+            )
+        )
+    return WalkForward(splits=tuple(splits), skipped=skipped)
+
+
+def _months(bars: "Bars", warmup_bars: int) -> tuple[list[np.datetime64], tuple[str, ...]]:
+    """Return the whole months with bars that begin after the warm-up, and the months between without any."""
+    server = bars.server_time
+    month = (server // DAY).astype("datetime64[D]").astype("datetime64[M]")
+    present, first = np.unique(month, return_index=True)
+    if not _reaches(bars, f"{present[-1] + 1}-01"):
+        present, first = present[:-1], first[:-1]
+    present = present[first >= warmup_bars]
+    between = np.arange(present[0], present[-1] + 1) if len(present) else present
+    skipped = np.setdiff1d(between, present)
+    return list(present), tuple(str(one) for one in skipped)
+
+
 def _reaches(bars: "Bars", last: str) -> bool:
     """Return whether the bars go on to the end of a span: within three days (a weekend and a holiday)."""
-    return int(bars.server_time[-1]) >= parse_date(last) - 3 * 86_400
+    return int(bars.server_time[-1]) >= parse_date(last) - 3 * DAY
 
 
 def _day(bars: "Bars", index: int) -> date:
-    return date(1970, 1, 1) + timedelta(seconds=int(bars.server_time[index]) // 86_400 * 86_400)
+    return date(1970, 1, 1) + timedelta(seconds=int(bars.server_time[index]) // DAY * DAY)

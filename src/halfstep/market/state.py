@@ -1,4 +1,4 @@
-"""The account as twelve numbers a network can read, and time as harmonics.
+"""What a network is given at a bar: a window of features, the account as twelve numbers, time as harmonics.
 
 The account arrives as eight plain numbers per account, in this order (`NUMBERS`): balance, equity, buy lots, sell
 lots, buy profit, sell profit, discount, and the seconds of the server's clock at the open of the newest bar.
@@ -6,7 +6,12 @@ lots, buy profit, sell profit, discount, and the seconds of the server's clock a
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
+from halfstep.errors import ConfigError, CoverageError
+from halfstep.market.features import Features
+
+WINDOW = 120  # bars
 NUMBERS = (
     "balance",
     "equity",
@@ -21,6 +26,30 @@ VECTOR_SIZE = 12
 BOUND = 1e6
 
 YEAR, MONTH, WEEK, DAY = 31_536_000, 2_592_000, 604_800, 86_400  # seconds
+
+
+def windows(features: Features, t: npt.NDArray[np.int64], length: int = WINDOW) -> npt.NDArray[np.float32]:
+    """Return the ``length`` rows that end at each bar t, ``(len(t), length, columns)``, in time order.
+
+    Rows t - length + 1 to t, the oldest first, so that row -1 is bar t itself.
+
+    Raises:
+        CoverageError: a window begins before the first valid row or ends after the last.
+    """
+    t = np.asarray(t, np.int64)
+    least = features.first_valid + length - 1
+    outside = (t < least) | (t >= len(features.values))
+    if outside.any():
+        raise CoverageError(
+            f"no window of {length} rows ends at bar {int(t[outside][0])}",
+            hint=f"Windows end at bars {least} to {len(features.values) - 1}.",
+        )
+    return all_windows(features.values, length)[t - length + 1]
+
+
+def all_windows(values: npt.NDArray[np.float32], length: int = WINDOW) -> npt.NDArray[np.float32]:
+    """Return every window of consecutive rows as a view, ``(n - length + 1, length, columns)``; nothing is copied."""
+    return sliding_window_view(values, length, axis=0).transpose(0, 2, 1)
 
 
 def harmonic(
@@ -63,7 +92,12 @@ def account_vector(
         previous: the same one bar before.
         floor: the account's ruin level, account currency, above 0.
         harmonics: `time_harmonics` of ``now``'s seconds, where the caller has them already.
+
+    Raises:
+        ConfigError: the floor is not above 0.
     """
+    if not floor > 0:
+        raise ConfigError(f"floor: {floor}, must be above 0: it divides.")
     out = np.empty((*now.shape[:-1], VECTOR_SIZE))
     balance = np.maximum(previous[..., 0], floor)
     equity = np.maximum(previous[..., 1], floor)

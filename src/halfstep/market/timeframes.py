@@ -4,7 +4,7 @@ import enum
 
 from halfstep.errors import ConfigError
 
-DAY = 86_400
+HOUR, DAY = 3600, 86_400
 
 
 class Timeframe(enum.Enum):

@@ -1,115 +1,111 @@
-"""Text of times to seconds since 1970, on whatever clock the text is meant."""
+"""Text of times to seconds since 1970, on whatever clock the text is meant.
 
-import re
+Read are dates with the year first (``2023.06.01``, ``-``, ``/``, ``20230601``), dates with dots and the year last
+(day first), dates with the year last and ``/`` or ``-`` (day or month first by any number above 12), clocks such as
+``10:00``, ``10:00:00.000``, ``1:00 PM`` and ``100000``, offsets such as ``Z``, ``+02:00`` and ``GMT+0200``, and Unix
+seconds or milliseconds. Fractions of a second are cut off.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from halfstep.errors import CellError, TimeError
-from halfstep.market.calendar import parse_date
+from halfstep.errors import TimeError
+from halfstep.market import _cells
+from halfstep.market._cells import DAY_FIRST, NO_CLOCK, NO_OFFSET, NO_TIME, UNDECIDED, YEAR_FIRST
+from halfstep.market.sniff import Table
+from halfstep.market.timeframes import DAY
 
-_CLOCK = r"(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,]\d+)?)?)?"
-_OFFSET = r"\s*(Z|UTC|[+-]\d{2}:?\d{2})?$"
-_FORMS = {
-    "year first": rf"^(\d{{4}})[./-](\d{{1,2}})[./-](\d{{1,2}}){_CLOCK}{_OFFSET}",
-    "day first": rf"^(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}}){_CLOCK}{_OFFSET}",
-    "slashes": rf"^(\d{{1,2}})/(\d{{1,2}})/(\d{{4}}){_CLOCK}{_OFFSET}",
-    "compact": r"^(\d{4})(\d{2})(\d{2})(?: (\d{2})(\d{2})(\d{2}))?()$",
-}
-_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 FIRST_YEAR, LAST_YEAR = 1970, 2100
+_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+
+Mask = npt.NDArray[np.bool_]
+Seconds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ParsedTimes:
+    """Times of a table.
+
+    Attributes:
+        seconds: since 1970: UTC where ``is_stated``, else on the unnamed clock of the file.
+        is_stated: the text says its offset from UTC, or is Unix time.
+        is_unix: the column holds Unix time.
+        has_clock: some text says a time of the day.
+        unreadable: cells that are no time, or written in another way than the first.
+        impossible: cells that name a day or time that no calendar has, or a year outside 1970 to 2100.
+    """
+
+    seconds: Seconds
+    is_stated: Mask
+    is_unix: bool
+    has_clock: bool
+    unreadable: Mask
+    impossible: Mask
 
 
 def parse_times(
-    text: pl.Series, *, path: Path, lines: npt.NDArray[np.int64], column: str, date_order: str | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return seconds and whether each is UTC (its text holds an offset, or it is Unix time).
+    table: Table, date: int, clock: int | None, *, path: Path, date_order: str | None
+) -> ParsedTimes:
+    """Read a column of times, or two of dates and clocks.
+
+    Args:
+        date, clock: positions of the columns.
+        date_order: ``"dmy"`` or ``"mdy"`` for dates that nothing else decides.
 
     Raises:
-        CellError: a cell is no time; the message names line and cell.
-        TimeError: slashes whose order of day and month nothing decides.
+        TimeError: dates whose order of day and month nothing decides.
     """
-    first = text[0] or ""
-    if re.fullmatch(r"\d{10}|\d{13}", first):
-        return _unix(text, path=path, lines=lines, column=column)
-    form = next((name for name, pattern in _FORMS.items() if re.match(pattern, first)), None)
-    if form is None:
-        raise CellError(
-            f"{first!r} is no known form of a time",
-            file=path,
-            row=int(lines[0]),
-            column=column,
-            value=first,
-            hint="Known: 2023.06.01 10:00, 2023-06-01T10:00Z, 01.06.2023 10:00, 20230601 100000, Unix seconds.",
+    n = len(table)
+    form, parts = np.empty(n, np.int8), np.empty((3, n), np.int64)
+    seconds_of_day, offset = np.empty(n, np.int64), np.empty(n, np.int64)
+    none = np.empty(0, np.uint32)
+    _cells.parse_times(
+        table.text,
+        table.first[date],
+        table.last[date],
+        none if clock is None else table.first[clock],
+        none if clock is None else table.last[clock],
+        form,
+        parts,
+        seconds_of_day,
+        offset,
+    )
+    readable = form[form != NO_TIME]
+    usual = int(readable[0]) if len(readable) else YEAR_FIRST
+    unreadable = form != usual
+    is_unix = usual not in (YEAR_FIRST, DAY_FIRST, UNDECIDED)
+    stated = offset != NO_OFFSET
+    if is_unix:
+        seconds = parts[0]
+        impossible = (
+            seconds >= days_since_1970(np.array([LAST_YEAR + 1]), np.array([1]), np.array([1]))[0] * DAY
         )
-    groups = text.str.extract_groups(_FORMS[form]).struct.unnest()
-    parts = [groups[name] for name in groups.columns]
-    numbers = [part.cast(pl.Int64, strict=False) for part in parts[:6]]
-    _refuse(
-        numbers[0].is_null() | numbers[1].is_null() | numbers[2].is_null(),
-        text,
-        path=path,
-        lines=lines,
-        column=column,
-    )
-    values = [number.fill_null(0).to_numpy().astype(np.int64) for number in numbers]
-    year, month, day = _ordered(form, values[:3], date_order, path=path, column=column)
-    bad = (year < FIRST_YEAR) | (year > LAST_YEAR) | (month < 1) | (month > 12) | (day < 1)
-    bad |= (values[3] > 23) | (values[4] > 59) | (values[5] > 59)
-    leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
-    bad |= day > _DAYS[np.clip(month, 1, 12) - 1] + (leap & (month == 2))
-    _refuse(pl.Series(bad), text, path=path, lines=lines, column=column)
-    seconds = _days_since_1970(year, month, day) * 86_400 + values[3] * 3600 + values[4] * 60 + values[5]
-    offset, stated = _offsets(parts[6])
-    return seconds - offset, stated
-
-
-def _unix(
-    text: pl.Series, *, path: Path, lines: npt.NDArray[np.int64], column: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    numbers = text.cast(pl.Int64, strict=False)
-    _refuse(numbers.is_null(), text, path=path, lines=lines, column=column)
-    seconds = numbers.to_numpy().astype(np.int64)
-    if len(text[0]) == 13:
-        seconds = seconds // 1000
-    outside = (seconds < 0) | (seconds > parse_date(f"{LAST_YEAR}-12-31"))
-    _refuse(pl.Series(outside), text, path=path, lines=lines, column=column)
-    return seconds, np.ones(len(seconds), bool)
-
-
-def _ordered(
-    form: str, values: list[npt.NDArray[np.int64]], date_order: str | None, *, path: Path, column: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    a, b, c = values
-    if form in ("year first", "compact"):
-        return a, b, c
-    if form == "day first" or date_order == "dmy" or (date_order is None and (a > 12).any()):
-        return c, b, a
-    if date_order == "mdy" or (b > 12).any():
-        return c, a, b
-    raise TimeError(
-        "dates with slashes could be day/month or month/day",
-        file=path,
-        column=column,
-        hint='Say which with date_order="dmy" or date_order="mdy".',
+    else:
+        order = _order(usual, parts[:, ~unreadable], date_order, table, date, path, ~unreadable)
+        year, month, day = (parts[k] for k in order)
+        month_safe = np.clip(month, 1, 12)
+        leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
+        impossible = (year < FIRST_YEAR) | (year > LAST_YEAR) | (month != month_safe) | (day < 1)
+        impossible |= day > _DAYS[month_safe - 1] + (leap & (month == 2))
+        impossible |= seconds_of_day == _cells.BAD_CLOCK
+        seconds = days_since_1970(year, month_safe, day) * DAY + np.maximum(seconds_of_day, 0)
+        seconds -= np.where(stated, offset, 0)
+    impossible |= seconds < DAY  # the first day of 1970 is an empty time, not a bar
+    impossible &= ~unreadable
+    return ParsedTimes(
+        seconds=np.where(unreadable | impossible, 0, seconds),
+        is_stated=stated,
+        is_unix=is_unix,
+        has_clock=bool((seconds_of_day[~unreadable] != NO_CLOCK).any()),
+        unreadable=unreadable,
+        impossible=impossible,
     )
 
 
-def _offsets(text: pl.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    stated = (text.is_not_null() & (text != "")).fill_null(value=False).to_numpy()
-    if not stated.any():
-        return np.zeros(len(text), np.int64), stated
-    groups = text.str.extract_groups(r"^([+-])(\d{2}):?(\d{2})$").struct.unnest()
-    sign = pl.Series(np.where((groups[groups.columns[0]] == "-").fill_null(value=False).to_numpy(), -1, 1))
-    hours, minutes = (groups[name].cast(pl.Int64, strict=False).fill_null(0) for name in groups.columns[1:])
-    return np.asarray((sign * (hours * 3600 + minutes * 60)).to_numpy(), np.int64), stated
-
-
-def _days_since_1970(
-    year: npt.NDArray[np.int64], month: npt.NDArray[np.int64], day: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def days_since_1970(year: Seconds, month: Seconds, day: Seconds) -> Seconds:
     """Return days since 1970-01-01 of Gregorian dates, with years that begin in March (Hinnant's algorithm)."""
     y = year - (month <= 2)
     era = y // 400
@@ -120,16 +116,36 @@ def _days_since_1970(
     )
 
 
-def _refuse(
-    bad: pl.Series, text: pl.Series, *, path: Path, lines: npt.NDArray[np.int64], column: str
-) -> None:
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise CellError(
-            f"{text[row]!r} is no time",
-            file=path,
-            row=int(lines[row]),
-            column=column,
-            value=text[row],
-            hint="Export the file again, or correct this line.",
-        )
+def _order(
+    form: int, parts: Seconds, date_order: str | None, table: Table, column: int, path: Path, readable: Mask
+) -> tuple[int, int, int]:
+    """Return where year, month and day stand among the three numbers of a date."""
+    if form == YEAR_FIRST:
+        return 0, 1, 2
+    if form == DAY_FIRST or date_order == "dmy":
+        return 2, 1, 0
+    if date_order == "mdy" or (parts[1] > 12).any():
+        if date_order is None and (parts[0] > 12).any():
+            rows = np.flatnonzero(readable)
+            one, other = (int(rows[(parts[k] > 12).argmax()]) for k in (0, 1))
+            row = max(one, other)
+            raise TimeError(
+                f"{table.cell(column, row)!r} cannot be in the same order of day and month as "
+                f"{table.cell(column, min(one, other))!r} in line {table.lines[min(one, other)]}",
+                file=path,
+                row=int(table.lines[row]),
+                column=None if table.names is None else table.names[column],
+                value=table.cell(column, row),
+                hint="Export the file again with dates of one form.",
+            )
+        return 2, 0, 1
+    if (parts[0] > 12).any():
+        return 2, 1, 0
+    raise TimeError(
+        "these dates could be day/month or month/day",
+        file=path,
+        row=int(table.lines[0]),
+        column=None if table.names is None else table.names[column],
+        value=table.cell(column, 0),
+        hint='Say which with date_order="dmy" or date_order="mdy" (command line: --date-order dmy).',
+    )

@@ -1,0 +1,57 @@
+"""A trained arm as a function from bars to actions."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from halfstep.broker.table import market_table
+from halfstep.cli.programs.arms import model_config
+from halfstep.cli.run_folder import RunFolder
+from halfstep.experience.rollout import trade
+from halfstep.market.bars import Bars
+from halfstep.market.features import FeatureSet
+from halfstep.market.instruments import instrument
+from halfstep.nn.build import build_actor, build_encoder
+from halfstep.nn.checkpoint import load_weights
+from halfstep.training.policy import NeuralPolicy, encode_contexts, weights_hash
+
+Acts = Callable[[Bars, npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+
+
+def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, int]:
+    """Return what an arm does, and the first bar on which an action of it can be executed.
+
+    The function takes bars and their features and trades from the deposit, from that bar to the last; it returns
+    one action per executing bar, ``(n - first, 6)``.
+
+    Raises:
+        CheckpointError: the networks were made for other features.
+    """
+    config = RunFolder.config_of(run)
+    encoder = build_encoder(model_config(config), feature_names=features.names, seed=0)
+    load_weights(
+        encoder, folder / "encoder.safetensors", kind="encoder", facts={"features": list(features.names)},
+        remedy="halfstep run",
+    )  # fmt: skip
+    actor = build_actor(model_config(config), seed=0)
+    load_weights(
+        actor, folder / "actor.safetensors", kind="actor", facts={"encoder": weights_hash(encoder)},
+        remedy="halfstep run",
+    )  # fmt: skip
+    first = features.settled + encoder.config.bars  # settled rows fill the window of the bar before
+    rules = replace(config.broker, close_at_end=True)
+
+    def act(bars: Bars, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        table = market_table(bars, instrument(bars.symbol, profile=config.instrument.profile), rules)
+        contexts = encode_contexts(encoder, torch.from_numpy(values), first - 1)
+        policy = NeuralPolicy(actor.eval(), contexts)
+        actions, _ = trade(policy, table, rules, first=first - 1, stop=len(bars) - 1)
+        padded = np.zeros((len(bars) - first, actions.shape[1]))  # a ruined account asks for nothing more
+        padded[: len(actions)] = actions
+        return padded
+
+    return act, first
