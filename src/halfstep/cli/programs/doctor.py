@@ -63,7 +63,7 @@ def _bars() -> str:
 
 def _step() -> str:
     """Train the default encoder for one step on noise, and check that every parameter moved."""
-    encoder = build_encoder(preset("default"), feature_names=FEATURE_SETS["robust9"].columns, seed=0)
+    encoder = build_encoder(preset("default"), feature_names=FEATURE_SETS["robust9"].names, seed=0)
     optimizer = AdamMini.for_model(encoder, lr=1e-3)
     before = [param.detach().clone() for param in encoder.parameters()]
     noise = torch.randn(4, encoder.config.bars, 9, generator=torch.Generator().manual_seed(0))

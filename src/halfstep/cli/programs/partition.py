@@ -180,7 +180,7 @@ def _of_preset(name: str, settings: Mapping[str, Any]) -> nn.Module:
         config = preset(name)
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from None
-    names = FEATURE_SETS["robust9"].columns
+    names = FEATURE_SETS["robust9"].names
     return nn.ModuleDict(
         {
             "encoder": build_encoder(config, feature_names=names, seed=0),

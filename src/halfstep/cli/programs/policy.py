@@ -42,12 +42,12 @@ def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, 
         actor, folder / "actor.safetensors", kind="actor", facts={"encoder": weights_hash(encoder)},
         remedy="halfstep run",
     )  # fmt: skip
-    first = features.settled + encoder.config.bars  # settled rows fill the window of the bar before
+    first = features.settled + encoder.first_row + 1  # the bar after the first context
     rules = replace(config.broker, close_at_end=True)
 
     def act(bars: Bars, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         table = market_table(bars, instrument(bars.symbol, profile=config.instrument.profile), rules)
-        contexts = encode_contexts(encoder, torch.from_numpy(values), first - 1)
+        contexts = encode_contexts(encoder, torch.from_numpy(values), first - 1, settled=features.settled)
         policy = NeuralPolicy(actor.eval(), contexts)
         actions, _ = trade(policy, table, rules, first=first - 1, stop=len(bars) - 1)
         padded = np.zeros((len(bars) - first, actions.shape[1]))  # a ruined account asks for nothing more
