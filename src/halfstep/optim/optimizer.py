@@ -104,10 +104,22 @@ class AdamMini(Optimizer):
         rules: Iterable[Rule] = (),
         value: ValueRule = "row",
         norm: NormRule = "tensor",
+        maximize: bool = False,
+        capturable: bool = False,
+        fused: bool | None = None,
     ) -> Self:
-        """Return an optimizer for a whole model: its partition, and decay for matrices but not for vectors."""
+        """Return an optimizer for a whole model: its partition, and decay for matrices but not for norms and biases.
+
+        Args:
+            model: its parameters that require gradients are trained.
+            rules, value, norm: see `halfstep.optim.partition.partition_model`.
+            lr, betas, eps, weight_decay, maximize, capturable, fused: as for the class.
+        """
         partition = partition_model(model, rules=tuple(rules), value=value, norm=norm)
-        return cls(decay_groups(model, weight_decay), lr, betas, eps, weight_decay, partition=partition)
+        return cls(
+            decay_groups(model, weight_decay), lr, betas, eps, weight_decay,
+            partition=partition, maximize=maximize, capturable=capturable, fused=fused,
+        )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters' blocks are decided here, once."""
