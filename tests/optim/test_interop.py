@@ -127,7 +127,9 @@ def test_adamw_state_goes_in_and_out() -> None:
 
 def test_second_moments_are_spread_over_their_blocks() -> None:
     layer = nn.Linear(3, 4, bias=False)
-    optimizer = AdamMini(layer.named_parameters(), partition=partition_model(layer, rules=[Rule("*", 2)]))
+    optimizer = AdamMini(
+        layer.named_parameters(), partition=partition_model(layer, rules=[Rule("*", head(2))])
+    )
     layer.weight.grad = torch.tensor([[1.0] * 3, [3.0] * 3, [0.0] * 3, [2.0] * 3])
     optimizer.step()
     spread = adamw_state_dict(optimizer)["state"][0]["exp_avg_sq"]

@@ -105,7 +105,12 @@ def step_plain(
             continue
         refuse_sparse(entry.name, grad)
         state["step"] += 1
-        on_device = group["capturable"]
+        lr, step = group["lr"], state["step"]
+        if group["capturable"]:  # all arithmetic stays on the device
+            wide = state["exp_avg"].dtype
+            step, lr = step.to(wide), lr.to(wide) if isinstance(lr, Tensor) else lr
+        else:
+            step, lr = step.item(), float(lr)
         factor = scale.to(grad.device) if isinstance(scale, Tensor) else scale
         update(
             entry.param,
@@ -113,8 +118,8 @@ def step_plain(
             state["exp_avg"],
             state["exp_avg_sq"],
             entry.spec,
-            step=state["step"] if on_device else state["step"].item(),
-            lr=group["lr"] if on_device else float(group["lr"]),
+            step=step,
+            lr=lr,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
             eps=group["eps"],
