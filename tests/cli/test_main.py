@@ -138,11 +138,11 @@ def test_missing_and_faulty_bars_are_named(capsys: Captured) -> None:
     assert "EURUSD_H1.csv:900: 3 cells, but the table has 9 columns" in with_lines(
         [*lines[:-2], "2023.02.10\t11:00:00\t1.1"]
     )
-    assert "EURUSD_H1.csv:6: column 'time'" in with_lines([*lines[:4], lines[5], lines[4], *lines[6:]])
+    assert "EURUSD_H1.csv:6: column '<TIME>'" in with_lines([*lines[:4], lines[5], lines[4], *lines[6:]])
     assert "--data.repair sort" in with_lines([*lines[:4], lines[5], lines[4], *lines[6:]])
-    assert "EURUSD_H1.csv:6: column 'time'" in with_lines([*lines[:5], lines[4], *lines[5:]])
+    assert "EURUSD_H1.csv:6: column '<TIME>'" in with_lines([*lines[:5], lines[4], *lines[5:]])
     assert "--data.repair dedupe" in with_lines([*lines[:5], lines[4], *lines[5:]])
-    assert "EURUSD_H1.csv:3: column 'open': 'abc' is not a number" in with_lines(
+    assert "EURUSD_H1.csv:3: column '<OPEN>': 'abc' is not a number" in with_lines(
         [*lines[:2], lines[2].replace(lines[2].split("\t")[2], "abc", 1), *lines[3:]]
     )
     assert "but the warm-up alone takes 620" in with_lines(lines[:300])

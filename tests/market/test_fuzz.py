@@ -23,7 +23,7 @@ MEMORY_MB = 200
 MADE_UP = {
     "EURUSD_H1.csv": "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>\r\n"
     + "".join(f"2022.01.03\t{h:02d}:00:00\t1.13693\t1.13742\t1.13645\t1.1372{h % 10}\t57{h}\t0\t{h}\r\n" for h in range(12)),
-    "EURUSD_M1_ask.csv": "".join(f"20170102 0200{m:02d};1.05155;1.05197;1.05155;1.0519{m % 8};0\n" for m in range(12)),
+    "EURUSD_M1_ask.csv": "".join(f"20170102 02{m:02d}00;1.05155;1.05197;1.05155;1.0519{m % 8};0\n" for m in range(12)),
     "bars.csv": "Datetime,Close,High,Low,Open,Volume\n"
     + "".join(f"2023-09-04 {h:02d}:00:00+01:00,1.0778,1.0779,1.0774,1.0775,0\n" for h in range(12)),
     "EURUSD_D1.csv": "Gmt time;Open;High;Low;Close;Vol\n"

@@ -246,14 +246,10 @@ def on_grid(prices: Prices, digits: int) -> tuple[Prices, npt.NDArray[np.bool_]]
     return whole, np.abs(scaled - whole) > GRID_TOLERANCE
 
 
-DROP_HINT = 'Export the bars again, or pass repair=("drop-bad",) (command line: --repair drop-bad).'
-SHAPE_HINT = (
-    'Export the bars again, or pass repair=("widen",) (command line: --repair widen) or ("drop-bad",).'
-)
-ORDER_HINT = 'Export the bars again, or pass repair=("sort",) (command line: --repair sort).'
-REPEAT_HINT = (
-    'Export the bars again, or pass repair=("dedupe",) (command line: --repair dedupe); equal rows only.'
-)
+DROP_HINT = 'Export the bars again, or pass repair=("drop-bad",) (command line: --repair drop-bad; of halfstep run: --data.repair drop-bad).'
+SHAPE_HINT = 'Export the bars again, or pass repair=("widen",) (command line: --repair widen; of halfstep run: --data.repair widen) or ("drop-bad",).'
+ORDER_HINT = 'Export the bars again, or pass repair=("sort",) (command line: --repair sort; of halfstep run: --data.repair sort).'
+REPEAT_HINT = 'Export the bars again, or pass repair=("dedupe",) (command line: --repair dedupe; of halfstep run: --data.repair dedupe); equal rows only.'
 
 
 def is_price(values: Prices) -> npt.NDArray[np.bool_]:

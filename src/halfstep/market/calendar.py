@@ -27,7 +27,7 @@ _RULES = {
     "est": ("UTC", -5 * 3600),
     "UTC": ("UTC", 0),
 }
-ZONE_HINT = "Name the right clock with zone= (command line: --zone)."
+ZONE_HINT = "Name the right clock with zone= (command line: --zone; of halfstep run: --data.zone)."
 SECONDS_PER_YEAR = 365.25 * DAY
 
 

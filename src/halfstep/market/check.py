@@ -126,7 +126,7 @@ def check_bars(
     rows = len(raw.lines) + sum(len(fault.lines) for fault in raw.faults if fault.is_ragged)
     usable = _usable(raw)
     if len(usable.lines) == 0:
-        return _nothing(raw, findings, rows)
+        return _nothing(usable, findings, rows)
     try:
         bars = bars_of(usable, options)
     except DataError as error:

@@ -198,7 +198,7 @@ def _mark_nulls(
                 column=column.name,
                 lines=lines[bad],
                 describe=lambda _: ("an empty cell is not a number or a time", None),
-                hint='Fill it, or pass repair=("drop-bad",) (command line: --repair drop-bad).',
+                hint='Fill it, or pass repair=("drop-bad",) (command line: --repair drop-bad; of halfstep run: --data.repair drop-bad).',
             )
         )
         is_bad |= bad
@@ -258,7 +258,7 @@ def _times(
             file=path,
             row=1,
             column=column.name,
-            hint='Say which clock they show: zone="UTC", "server-eu", ... (command line: --zone).',
+            hint='Say which clock they show: zone="UTC", "server-eu", ... (command line: --zone; of halfstep run: --data.zone).',
         )
     clock = ServerZone(chosen, is_assumed=options.zone is None)
     if clock.is_assumed:
@@ -276,7 +276,7 @@ def _times(
                 column=column.name,
                 lines=lines[rows],
                 describe=lambda k: (f"second {local[k]} does not exist on the clock {chosen}", int(local[k])),
-                hint="Name the right clock with zone= (command line: --zone).",
+                hint="Name the right clock with zone= (command line: --zone; of halfstep run: --data.zone).",
             )
         )
         is_bad[rows] = True

@@ -200,7 +200,7 @@ def prices_in_units(
     """Return the digits; turn points into prices where that was said, and name prices that look like points."""
     if symbol == UNKNOWN_SYMBOL:
         notes.append(
-            "neither the file nor its name says the symbol; name it with symbol= (command line: --symbol)"
+            "neither the file nor its name says the symbol; name it with symbol= (command line: --symbol; of halfstep run: --data.symbol)"
         )
     preset = preset_of(symbol)
     if options.price_unit == "points":

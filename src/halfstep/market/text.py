@@ -239,7 +239,7 @@ def _times(
             row=int(table.lines[row]) if len(table) else table.header_line,
             column=reader.spelled["date"],
             value=table.cell(columns["date"], row) if len(table) else None,
-            hint='Say which clock they show: zone="UTC", "server-eu", ... (command line: --zone).',
+            hint='Say which clock they show: zone="UTC", "server-eu", ... (command line: --zone; of halfstep run: --data.zone).',
         )
     clock = ServerZone(chosen, is_assumed=options.zone is None)
     if clock.is_assumed:
