@@ -10,7 +10,8 @@ from torch import nn
 
 from halfstep.optim.interop import adamw_state_dict, published_state_dict
 from halfstep.optim.optimizer import AdamMini
-from halfstep.optim.partition import Rule, partition_model
+from halfstep.optim.partition import partition_model
+from halfstep.optim.rules import Rule, head
 
 
 class Attention(nn.Module):

@@ -79,7 +79,7 @@ def test_eps_is_added_after_bias_correction() -> None:
     assert torch.equal(stepped([[1.5, 2.5]], [[[0.0, 0.0]]] * 10)[0], torch.tensor([[1.5, 2.5]]))
 
 
-@pytest.mark.pitfall("K7")
+@pytest.mark.pitfall("K7", "N1")
 def test_a_bad_gradient_is_never_replaced() -> None:
     layer = nn.Linear(3, 2, bias=False)
     optimizer = AdamMini(layer.named_parameters(), weight_decay=0.0)

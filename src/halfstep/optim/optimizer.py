@@ -341,6 +341,6 @@ def _check(values: dict[str, Any]) -> None:
             raise ValueError(f"{name}: {value}, must be 0 or more.")
     for name, beta in zip(("beta1", "beta2"), values["betas"], strict=True):
         if isinstance(beta, Tensor):
-            raise ValueError(f"{name}: a tensor, must be a number. Give float({name}).")
+            raise ValueError(f"{name}: a tensor, must be a number. Give float({name}).")  # noqa: TRY004  # as torch
         if not 0 <= beta < 1:
             raise ValueError(f"{name}: {beta}, must lie in [0, 1).")
