@@ -42,14 +42,12 @@ class Case:
         build: makes the model.
         batch: makes an input for the training rounds; None: no training.
         heads: of its attention, for the published optimizer.
-        published: also time the published optimizer.
     """
 
     name: str
     build: Callable[[], nn.Module]
     batch: Callable[[], Tensor] | None = None
     heads: int = 1
-    published: bool = True
 
 
 def transformer(layers: int, width: int, heads: int) -> nn.Module:
@@ -80,40 +78,39 @@ def published(model: nn.Module, heads: int) -> torch.optim.Optimizer | None:
         )
 
 
-def contestants(case: Case, *, all_of_them: bool) -> dict[str, tuple[nn.Module, Any]]:
-    """Return a model and its optimizer for every name; all models start equal."""
+MAKERS: dict[str, Callable[[nn.Module, Case], Any]] = {
+    OURS: lambda model, _: AdamMini(model.parameters(), partition=partition_model(model)),
+    FUSED: lambda model, _: torch.optim.AdamW(model.parameters(), fused=True),
+    FOREACH: lambda model, _: torch.optim.AdamW(model.parameters(), foreach=True),
+    PUBLISHED: lambda model, case: published(model, case.heads),
+}
+
+
+def pair(case: Case, other: str) -> dict[str, tuple[nn.Module, Any]]:
+    """Return equal models for AdamMini and one other optimizer, with gradients: pairs, so that caches are shared by two."""
     model = case.build()
-    found: dict[str, tuple[nn.Module, Any]] = {}
-
-    def add(name: str, make: Callable[[nn.Module], Any]) -> None:
+    found = {}
+    for name in (OURS, other):
         own = copy.deepcopy(model)
-        optimizer = make(own)
-        if optimizer is not None:
-            found[name] = (own, optimizer)
-
-    add(OURS, lambda m: AdamMini(m.parameters(), partition=partition_model(m)))
-    add(FUSED, lambda m: torch.optim.AdamW(m.parameters(), fused=True))
-    if all_of_them:
-        add(FOREACH, lambda m: torch.optim.AdamW(m.parameters(), foreach=True))
-        if case.published:
-            add(PUBLISHED, lambda m: published(m, case.heads))
+        for param in own.parameters():
+            param.grad = torch.randn_like(param)
+        optimizer = MAKERS[name](own, case)
+        if optimizer is None:
+            return {}
+        found[name] = (own, optimizer)
     return found
 
 
-def alone(case: Case, rounds: int, *, all_of_them: bool = True, seconds: float = math.inf) -> Times:
+def alone(case: Case, other: str, rounds: int, *, seconds: float = math.inf) -> Times:
     """Time steps with given gradients."""
-    found = contestants(case, all_of_them=all_of_them)
-    for model, _ in found.values():
-        for param in model.parameters():
-            param.grad = torch.randn_like(param)
-    works = {name: optimizer.step for name, (_, optimizer) in found.items()}
+    works = {name: optimizer.step for name, (_, optimizer) in pair(case, other).items()}
     return interleaved(works, rounds=_affordable(works, rounds, seconds))
 
 
 def in_training(case: Case, rounds: int) -> Times:
     """Time steps that follow a forward and a backward."""
     assert case.batch is not None
-    found = contestants(case, all_of_them=False)
+    found = pair(case, FUSED)
 
     def gradients(name: str) -> Callable[[], None]:
         model, optimizer = found[name]
@@ -134,10 +131,7 @@ def in_training(case: Case, rounds: int) -> Times:
 
 def with_clipping(case: Case, rounds: int) -> Times:
     """Time clipping to norm 1 and the step."""
-    found = contestants(case, all_of_them=False)
-    for model, _ in found.values():
-        for param in model.parameters():
-            param.grad = torch.randn_like(param)
+    found = pair(case, FUSED)
 
     def ours() -> None:
         found[OURS][1].clip_grad_norm_(1.0)
@@ -147,12 +141,7 @@ def with_clipping(case: Case, rounds: int) -> Times:
         nn.utils.clip_grad_norm_(found[FUSED][0].parameters(), 1.0)
         found[FUSED][1].step()
 
-    def refill() -> None:  # the other one has scaled its gradients down: keep both at the same work
-        for param in found[FUSED][0].parameters():
-            assert param.grad is not None
-            param.grad.mul_(2.0)
-
-    return interleaved({OURS: ours, FUSED: fused}, rounds=rounds, before={FUSED: refill})
+    return interleaved({OURS: ours, FUSED: fused}, rounds=rounds)
 
 
 def shapes_of_sweep() -> list[Case]:
@@ -203,13 +192,16 @@ def table(cases: tuple[Case, ...], rounds: int, bandwidth: float) -> tuple[list[
     lines.append(f"{'work':26s} {'setting':12s} {'ours':>11s} {'fused':>11s}   times as fast as")
     for case in cases:
         numbers = sum(p.numel() for p in case.build().parameters())
-        settings: dict[str, Times] = {"alone": alone(case, rounds)}
+        settings = {"alone": alone(case, FUSED, rounds)}
         if case.batch is not None:
             settings["in training"] = in_training(case, rounds)
         settings["clip"] = with_clipping(case, rounds)
+        others = {name: alone(case, name, rounds // 2) for name in (FOREACH, PUBLISHED)}
         for setting, times in settings.items():
             row = {"work": case.name, "setting": setting, "parameters": numbers}
             row |= _row(times, bandwidth, numbers)
+            if setting == "alone":
+                row["ratio"] |= {name: ratio(times, name, OURS) for name, times in others.items() if times}
             rows.append(row)
             lines.append(
                 f"{case.name:26s} {setting:12s} {row[OURS]['median'] * 1e6:9.1f}us {row[FUSED]['median'] * 1e6:9.1f}us   "
@@ -228,7 +220,7 @@ def sweep(rounds: int, bandwidth: float) -> tuple[list[dict[str, Any]], list[str
     rows, lines = [], [f"{'work':34s} {'ours':>11s} {'fused':>11s}  ratio"]
     for case in shapes_of_sweep():
         numbers = sum(p.numel() for p in case.build().parameters())
-        times = alone(case, rounds, all_of_them=False, seconds=4.0)
+        times = alone(case, FUSED, rounds, seconds=3.0)
         row = {"work": case.name, "parameters": numbers} | _row(times, bandwidth, numbers)
         rows.append(row)
         lines.append(
