@@ -1,5 +1,6 @@
 """What the documents claim is true: pitfalls have tests, the README's lines run, versions agree."""
 
+import json
 import re
 import subprocess
 import sys
@@ -79,3 +80,12 @@ def test_readme_tree_is_the_source_tree() -> None:
 def test_changelog_names_this_version() -> None:
     versions = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert versions[0] == halfstep.__version__
+
+
+def test_the_step_table_is_that_of_its_result_file() -> None:
+    page = (ROOT / "docs" / "optimizer.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "step.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) >= 10
+    for row in rows:
+        ratio = row["ratio"]["AdamW fused"]
+        assert re.search(rf"^\| {re.escape(row['work'])} \| {row['setting']} \|.*\| {ratio:.2f} \|", page, re.M), row
