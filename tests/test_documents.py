@@ -88,4 +88,6 @@ def test_the_step_table_is_that_of_its_result_file() -> None:
     assert len(rows) >= 10
     for row in rows:
         ratio = row["ratio"]["AdamW fused"]
-        assert re.search(rf"^\| {re.escape(row['work'])} \| {row['setting']} \|.*\| {ratio:.2f} \|", page, re.M), row
+        assert re.search(
+            rf"^\| {re.escape(row['work'])} \| {row['setting']} \|.*\| {ratio:.2f} \|", page, re.M
+        ), row
