@@ -14,6 +14,9 @@ in float64; both orders follow from the shapes alone, so results do not depend o
 infinity are treated as plain arithmetic does.
 """
 
+import hashlib
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,36 +40,36 @@ from halfstep.optim.table import (
 )
 
 # entries of the header that a launch is given: addresses and lengths of its tables
-TENSORS, TENSOR_COUNT, SEGMENTS, SEGMENT_COUNT, TASKS, TASK_COUNT, PIECES, PIECE_COUNT = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-)
-WHOLES, WHOLE_COUNT, TOTALS, LANES, LANE_COUNT, SCRATCH, SCRATCH_WIDTH, SUMS, SUM_COUNT = (
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    14,
-    15,
-    16,
-)
-HEADER = 17
+(
+    TENSORS, TENSOR_COUNT, SEGMENTS, SEGMENT_COUNT, TASKS, TASK_COUNT, PIECES, PIECE_COUNT, WHOLES, WHOLE_COUNT,
+    TOTALS, LANES, LANE_COUNT, SCRATCH, SCRATCH_WIDTH, SUMS, SUM_COUNT, HEADER,
+) = range(18)  # fmt: skip
 
 FEW = 1024  # elements of short blocks that are done at once: all that is read must fit the fastest cache
 RUNS = 128  # runs whose squares are added in the arithmetic's own type
 
-# the order of sums and fused multiply-add are free; NaN and infinity are not assumed away, nor division by 0 an error
-_compiled: Any = njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
-)
+_SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
+_HASH = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:12]
+
+
+def _compiled(function: Any, *, parallel: bool = False) -> Any:
+    """Compile a function, and keep the code on disk.
+
+    The order of sums and fused multiply-add are free; NaN and infinity are not assumed away, nor is division by 0 an
+    error. The cache tells functions apart by file and name, so the name carries a hash of all that goes into them.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_HASH}"
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    }
+    try:
+        return njit(cache=True, parallel=parallel, **options)(function)
+    except RuntimeError:  # no folder that can be written to: compile in every process
+        return njit(parallel=parallel, **options)(function)
+
+
 _inlined: Any = register_jitable(inline="always")  # every level of compiled functions costs compilation time
 
 
@@ -458,7 +461,7 @@ def _total(header):
     return total
 
 
-# Numba's cache on disk knows functions by their names: the parallel forms must be functions of their own.
+# The cache on disk tells functions apart by name: the parallel forms must be functions of their own.
 
 
 @_compiled
@@ -479,7 +482,7 @@ def step_serial(header, scale, token, wide):
         _do_tasks(header, lane, token, wide)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@partial(_compiled, parallel=True)
 def step_parallel(header, scale, token, wide):
     """As `step_serial`, with a thread for every lane."""
     _prepare(_tensors(header), scale)
@@ -499,7 +502,7 @@ def square_sum_serial(header, token):
     return _total(header)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@partial(_compiled, parallel=True)
 def square_sum_parallel(header, token):
     """As `square_sum_serial`, with a thread for every lane."""
     for lane in prange(header[LANE_COUNT]):
