@@ -123,6 +123,15 @@ def test_any_row_length_equals_the_reference(rows: int) -> None:
         check_against_reference(param, by_row((rows, width), ""), grads_like(param))
 
 
+def test_many_short_blocks_equal_the_reference() -> None:
+    """More than are done at once: lengths the compiler knows and others, blocks of one row and of several."""
+    for width in (2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 25, 31):
+        rows = 6000 // width
+        check_against_reference(noise(rows, width), by_row((rows, width), ""), grads_like(noise(rows, width)))
+    heads = by_sections((4000, 2), "", sections=((4000, 4),), name="short heads")
+    check_against_reference(noise(4000, 2), heads, grads_like(noise(4000, 2)))
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_every_storage_type_and_block_equals_the_reference(dtype: torch.dtype) -> None:
     cases = [

@@ -20,6 +20,9 @@ Series = npt.NDArray[np.float64]
 FAST, SLOW, SIGNAL = 12, 26, 9
 
 
+BLOCK = 2048  # bars that are added up together: all of them fit the fastest cache
+
+
 def _rsi(close: Series, period: int) -> Series:
     n = len(close)
     out = np.empty(n)
@@ -66,14 +69,19 @@ def _cci(high: Series, low: Series, close: Series, period: int) -> Series:
 def _atr(high: Series, low: Series, close: Series, period: int) -> Series:
     n = len(close)
     out = np.full(n, np.nan)
-    ranges = np.empty(n)
-    for i in range(1, n):
-        ranges[i] = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
-    for i in range(period, n):
-        total = 0.0
-        for j in range(i - period + 1, i + 1):
-            total += ranges[j]
-        out[i] = total / period
+    top, bottom, before = high[1:], low[1:], close[:-1]
+    ranges = np.empty(max(n - 1, 0))
+    for i in range(len(ranges)):
+        ranges[i] = max(top[i], before[i]) - min(bottom[i], before[i])
+    for begin in range(period, n, BLOCK):  # bar by bar this adds in the same order, but cannot be vectorised
+        sums = out[begin : begin + BLOCK]
+        sums[:] = 0.0
+        for back in range(period, 0, -1):
+            part = ranges[begin - back : begin - back + len(sums)]
+            for i in range(len(sums)):
+                sums[i] += part[i]
+        for i in range(len(sums)):
+            sums[i] /= period
     return out
 
 
