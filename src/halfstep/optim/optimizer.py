@@ -1,6 +1,7 @@
 """`AdamMini`: used as ``torch.optim.AdamW``, with half its state."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Self, overload
 
@@ -250,26 +251,31 @@ class AdamMini(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of AdamMini, of ``torch.optim.Adam``/``AdamW``, or of the published adam-mini package.
 
-        A full-size second moment is averaged over each block. Moments keep float32 whatever the parameters are. Where
-        the groups differ, parameters are matched by name or order, and hyper-parameters stay as they are.
+        Second moments of single elements, or of other blocks, are averaged over each block. Moments keep float32 whatever
+        the parameters are. Parameters are matched by name where both sides have names, else by order; hyper-parameters
+        are taken where both sides group the same parameters together, else they stay as they are.
 
         Raises:
             ValueError: the state of other parameters; the message names the parameter and both shapes.
         """
-        state_dict = arranged(state_dict, self.param_groups, self._specs)
-        super().load_state_dict(state_dict)
-        params = [(param, group) for group in self.param_groups for param in group["params"]]
+        state_dict = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            replaced = before(self, state_dict)
+            state_dict = state_dict if replaced is None else replaced
+        saved, groups = arranged(state_dict, self.param_groups, self._specs)
+        for group in groups:
+            _check(group)
+        params = [(param, group) for group in groups for param in group["params"]]
         specs = [spec for row in self._specs for spec in row]
-        for position, entry in state_dict["state"].items():
+        states: defaultdict[Tensor, Any] = defaultdict(dict)
+        for position, entry in saved.items():
             param, group = params[position]
-            state = _fresh_state(param, specs[position], on_device=group["capturable"])
-            for (
-                key,
-                tensor,
-            ) in state.items():  # from what was saved: torch has rounded moments to the parameter's type
+            states[param] = _fresh_state(param, specs[position], on_device=group["capturable"])
+            for key, tensor in states[param].items():
                 assign(tensor, entry[key])
-            self.state[param] = state
-        self._plan = None
+        self.__setstate__({"state": states, "param_groups": groups})
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
