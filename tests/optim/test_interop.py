@@ -137,7 +137,7 @@ def test_published_state_in_one_group_without_names() -> None:
 
 
 def test_published_hyper_parameters_come_where_groups_are_alike() -> None:
-    model = grown(("mlp", (2, 3)), ("bias", (3,)))
+    model = grown(("MLP", (2, 3)), ("bias", (3,)))  # it writes the name in lower case
     theirs = published(model, lr=0.3, betas=(0.5, 0.75))
     step_once(theirs)
     optimizer = AdamMini([{"params": [pair]} for pair in model.named_parameters()])
@@ -145,6 +145,10 @@ def test_published_hyper_parameters_come_where_groups_are_alike() -> None:
     for group, decay in zip(optimizer.param_groups, (0.1, 0.0), strict=True):
         assert (group["lr"], group["betas"], group["weight_decay"]) == (0.3, (0.5, 0.75), decay)
         assert not {"name", "beta1", "beta2"} & set(group)
+    assert optimizer.param_groups[0]["param_names"] == ["MLP"]
+    assert published_state_dict(optimizer, theirs)["param_groups"] == [
+        {**group, "params": [k]} for k, group in enumerate(theirs.param_groups)
+    ]
 
 
 def test_published_rows_across_ours_are_averaged() -> None:
