@@ -27,10 +27,11 @@ def examined(backend: str, *names: str) -> dict[str, dict[str, float]]:
     return seen
 
 
-def check(seen: dict[str, dict[str, float]], count: int) -> None:
+def check(seen: dict[str, dict[str, float]], count: int, *, graphs: int = 2) -> None:
+    """Compare programs, and count graphs: one for the first batch size, one for every other."""
     assert len(seen) == count
     for name, figures in seen.items():
-        assert figures["graphs"] <= 2, name  # one for the first batch size, one for every other
+        assert figures["graphs"] <= graphs, name
         assert figures["compiled"] < 1e-4, name
         assert figures["exported"] < 1e-4, name
 
@@ -52,7 +53,8 @@ def test_the_reference_compiles_and_exports() -> None:
 @pytest.mark.slow
 @pytest.mark.compiled
 def test_inductor_agrees() -> None:
-    check(examined("inductor", "tiny"), 4)
+    """Numbers only: unlike the capture, inductor makes code of its own for small batches (2, 3, 5, 7 here)."""
+    check(examined("inductor", "tiny"), 4, graphs=4)
 
 
 def test_a_captured_graph_finds_turning_points_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
