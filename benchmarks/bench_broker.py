@@ -207,7 +207,7 @@ def layer_cases() -> list[Case]:
         import torch
 
         from halfstep.nn.build import build_actor, build_encoder
-        from halfstep.nn.config import preset
+        from halfstep.nn.presets import preset
         from halfstep.training.policy import NeuralPolicy, encode_contexts
 
         torch.set_num_threads(os.cpu_count() or 1)
@@ -218,7 +218,12 @@ def layer_cases() -> list[Case]:
         encoder.norm.reference_std.copy_(
             torch.from_numpy(usual)
         )  # untrained weights take as long as trained ones
-        contexts = encode_contexts(encoder, torch.from_numpy(features.values[: begin + 40].copy()), begin)
+        contexts = encode_contexts(
+            encoder,
+            torch.from_numpy(features.values[: begin + 40].copy()),
+            begin,
+            settled=features.first_valid,
+        )
         policy = NeuralPolicy(build_actor(config, seed=1), contexts)
         prepared = policy.prepare(begin, begin + 32)
         many = BatchedAccounts(table, RULES, n)
