@@ -63,7 +63,9 @@ def test_a_column_without_spread_is_noted() -> None:
     assert Normaliser.fit(TABLE, ROWS, "standard").notes == (
         "feature 'column1' has standard deviation 0 in the training rows: its scale is 1",
     )
-    rare = features_of(np.array([[0.0], [0], [0], [0], [9], [0], [0], [0]]))  # varies, but not in its middle half
+    rare = features_of(
+        np.array([[0.0], [0], [0], [0], [9], [0], [0], [0]])
+    )  # varies, but not in its middle half
     made = Normaliser.fit(rare, (0, 8), "robust")
     assert made.scale == (1.0,)
     assert made.notes == ("feature 'column0' has interquartile range 0 in the training rows: its scale is 1",)
@@ -101,7 +103,9 @@ def test_statistics_come_from_the_training_span(kind: Kind) -> None:
     volume = bars.volume.copy()
     volume[stop:] *= 1e6
     plain, changed = compute_features(bars), compute_features(replace(bars, **prices, volume=volume))
-    scaled = replace(plain, values=np.concatenate([plain.values[:stop], plain.values[stop:] * np.float32(1e6)]))
+    scaled = replace(
+        plain, values=np.concatenate([plain.values[:stop], plain.values[stop:] * np.float32(1e6)])
+    )
     made = Normaliser.fit(plain, (first, stop), kind)
     for other in (changed, scaled):
         assert not np.array_equal(other.values[stop:], plain.values[stop:])
