@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def main() -> None:
             f"{row['what']:40s} {row['value']:8.3f} {aim:6.1f} {unit}{'' if row['value'] <= aim else '  NOT REACHED'}"
         )
     assert np.isfinite([row["value"] for row in rows]).all()
-    figures = {"machine": machine(), "bars": BARS, "aims": AIMS, "rows": rows}
+    versions = {package: version(package) for package in ("TA-Lib", "polars")}
+    figures = {"machine": machine() | versions, "bars": BARS, "aims": AIMS, "rows": rows}
     report(figures, lines, as_json=options.json, out=options.out)
 
 

@@ -14,7 +14,7 @@ from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import ResearchReport, research
 from halfstep.experience.sampling import epoch_order, return_weights, usable_origins
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import EpisodeStore, StoreHeader
+from halfstep.experience.store import EpisodeStore, Group, StoreHeader
 from halfstep.market.instruments import instrument
 from halfstep.market.synthetic import random_bars
 
@@ -149,6 +149,24 @@ def test_starts_are_uniform(store: EpisodeStore) -> None:
     assert bars.max() + 24 < SPAN[1]
     quarters = np.bincount((4 * (bars - SPAN[0]) // (bars.max() - SPAN[0] + 1)).astype(int)) / len(bars)
     np.testing.assert_allclose(quarters, 0.25, atol=0.02)
+
+
+@pytest.mark.pitfall("R7")
+def test_time_survives_storage(tmp_path: Path, table: MarketTable) -> None:
+    # steps are found in time by their bar: as large as a second of 2024, where float32 has steps of 128
+    n, first = 1000, 1_704_067_261
+    made = EpisodeStore.create(tmp_path, header(table))
+    group = Group(
+        first_bar=first, account=np.zeros((1, n + 1, 7), np.float32), action=np.zeros((1, n, 6), np.float32),
+        reward=np.zeros((1, n, 3), np.float32), mark=np.zeros((1, n), np.uint8), length=np.array([n]),
+        terminated=np.zeros(1, bool), source=np.zeros(1, np.uint8),
+    )  # fmt: skip
+    made.write("r0-g0", group)
+    again = EpisodeStore.open(tmp_path)
+    steps = again.gather(np.zeros(n, np.int64), np.arange(n))
+    assert again.first_bar[0] == first
+    np.testing.assert_array_equal(steps.bar, first + np.arange(n))
+    assert steps.bar.dtype == np.int64
 
 
 def test_gathered_rewards_stop_at_the_end(store: EpisodeStore) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfstep.errors import ConfigError, TimeError
-from halfstep.market.calendar import ServerZone, parse_date, rollover_days
+from halfstep.market.calendar import ServerZone, parse_date, rollover_days, session_label
 
 FX = (1, 1, 3, 1, 1, 0, 0)
 
@@ -63,3 +63,11 @@ def test_nights_follow_the_servers_midnight() -> None:
 def test_an_unknown_zone_is_named() -> None:
     with pytest.raises(ConfigError, match="zone: 'Mars/Base', must be one of server-eu"):
         ServerZone("Mars/Base")
+
+
+def test_sessions_by_the_hour() -> None:
+    day = parse_date("2024-02-29") + 3600 * np.arange(24)
+    expected = ["Asian"] * 7 + ["European"] * 6 + ["American"] * 9 + ["Asian"] * 2
+    for within in (0, 3599):
+        assert session_label(day + within).tolist() == expected
+    assert session_label(stamps("1969-12-31T23:00", "1970-01-01T00:00")).tolist() == ["Asian", "Asian"]

@@ -1,5 +1,6 @@
 """The data report: goldens of real files, and one made-up file for each finding."""
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from halfstep.market.calendar import ServerZone, iso
 from halfstep.market.check import DataReport, Finding, check_bars
 from halfstep.market.grid import cut_percent, session_grid
 from halfstep.market.raw import ReadOptions
-from halfstep.market.read import default_bars
+from halfstep.market.read import default_bars, read_bars
 from halfstep.market.resample import resample
 from halfstep.market.synthetic import random_bars
 from halfstep.market.timeframes import Timeframe
@@ -101,6 +102,56 @@ def test_the_default_bars() -> None:
     report = check_bars(default_bars())
     assert report.grid is not None
     assert (report.rows, report.grid.slots, report.quality) == (6_225, 6_240, 99.75)
+
+
+@pytest.mark.pitfall("D5")
+def test_both_ends_of_real_exports(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    hours = read_bars(shared_data("EURUSD_H1_mt5_2022-01_2024-01.csv.gz"))
+    quarters = read_bars(shared_data("EURUSD_M15_mt5_2022-01_2024-01.csv.gz"))
+    whole = hours.between("2022-03-10", "2022-07-01")
+    whole = whole.slice(0, len(whole) - 8)  # the last bar opens 15:00
+    days = resample(hours.between("2022-03-07", "2022-03-10"), Timeframe.D1)  # 116,644 to 166,436 ticks each
+    assert days.volume.tolist() == [166_436, 158_841, 116_644]
+    path = tmp_path / "EURUSD_H1.mt5.csv"
+    write_bars(replace(days, timeframe=Timeframe.H1).concat(whole), path)
+    assert finding(check_bars(path), "first_days").rows == (2, 3, 4)
+    repaired = read_bars(path, repair=("drop-days",))
+    assert (repaired.hash, repaired.report.repairs) == (whole.hash, ("drop-days: 3 rows (lines 2, 3, 4)",))
+
+    last = int(
+        quarters.server_time.searchsorted(whole.server_time[-1])
+    )  # an export at 15:15: a fifth of that hour's ticks
+    quarter = replace(quarters.slice(last, last + 1), timeframe=Timeframe.H1)
+    write_bars(whole.slice(0, len(whole) - 1).concat(quarter), path)
+    assert finding(check_bars(path), "last_open").rows == (len(whole) + 1,)
+    cut = read_bars(path, repair=("drop-last",))
+    write_bars(whole, path)
+    assert "last_open" not in {one.code for one in check_bars(path).findings}
+    assert read_bars(path, repair=("drop-last",)).hash == cut.hash
+
+
+@pytest.mark.pitfall("D13")
+@pytest.mark.parametrize("friday", ["2023-01-20", "2023-06-16"])  # weeks end 22:00 and 21:00 UTC
+def test_flat_weekends_of_a_real_export(
+    shared_data: Callable[[str], Path], tmp_path: Path, friday: str
+) -> None:
+    real = shared_data("EURUSD_H1_dukascopy_utc_2023-01_2024-01.csv.gz")
+    header, *rows = gzip.decompress(real.read_bytes()).decode().splitlines(keepends=True)
+    at = max(k for k, row in enumerate(rows) if row.startswith(friday)) + 1
+    first, close = np.datetime64(rows[at - 1][:19]), rows[at - 1].split(",")[4]
+    stamps = [str(first + np.timedelta64(k, "h")).replace("T", " ") for k in range(1, 49)]
+    flat = [f"{stamp}+00:00,{close},{close},{close},{close},0.0\n" for stamp in stamps]
+    assert rows[at].startswith(
+        str(first + np.timedelta64(49, "h")).replace("T", " ")
+    )  # the market's next hour
+    path = tmp_path / "EURUSD_H1.csv"
+    path.write_text("".join([header, *rows[:at], *flat, *rows[at:]]))
+    bars = read_bars(path)
+    assert bars.hash == read_bars(real).hash
+    assert "48 flat bars of volume 0 outside the sessions were dropped" in bars.report.notes
+    report = check_bars(path)
+    assert "48 flat bars of volume 0 outside the sessions were dropped" in report.notes
+    assert report.quality == 99.42
 
 
 def test_whole_weeks_are_clean() -> None:

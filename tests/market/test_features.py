@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from strategies import valid_bars
 
-from halfstep.errors import ConfigError
-from halfstep.market.bars import PRICE_COLUMNS
+from halfstep.errors import ConfigError, CoverageError
+from halfstep.market.bars import PRICE_COLUMNS, Bars
 from halfstep.market.features import FEATURE_SETS, compute_features
 from halfstep.market.indicators import rsi
 from halfstep.market.read import read_bars
@@ -49,11 +51,10 @@ def test_warm_up_rows_are_absent() -> None:
     assert compute_features(random_bars(600, seed=3), "published9").first_valid == 14
 
 
-def test_robust_features_ignore_the_scale_of_prices() -> None:
-    bars = random_bars(400, seed=4)
+@given(valid_bars(least=130))
+def test_robust_features_ignore_the_scale_of_prices(bars: Bars) -> None:
     doubled = replace(bars, **{name: 2 * getattr(bars, name) for name in PRICE_COLUMNS})
-    ours, theirs = compute_features(bars).values, compute_features(doubled).values
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(compute_features(bars).values, compute_features(doubled).values)
 
 
 def test_gap_and_body_add_up_to_the_close_path() -> None:
@@ -95,3 +96,24 @@ def test_volume_feature_keeps_its_range(shared_data: Callable[[str], Path]) -> N
 def test_an_unknown_set_is_named() -> None:
     with pytest.raises(ConfigError, match=r"features: 'robust8', must be one of robust9, published9"):
         compute_features(random_bars(10, seed=1), "robust8")
+
+
+def test_rows_are_used_from_where_they_settle() -> None:
+    features = compute_features(random_bars(501, seed=9))
+    assert features.usable_from() == features.settled == 500
+    assert features.usable_from(allow_unsettled=True) == 120
+    with pytest.raises(
+        CoverageError, match=r"500 bars, but the features of robust9/1 need 501.*allow_unsettled"
+    ):
+        compute_features(random_bars(500, seed=9)).usable_from()
+    with pytest.raises(CoverageError, match="120 bars, but the features of robust9/1 need 121"):
+        compute_features(random_bars(120, seed=9)).usable_from(allow_unsettled=True)
+
+
+def test_names_and_their_order_are_compared() -> None:
+    features = compute_features(random_bars(130, seed=9))
+    features.require_names(features.names, "the model")
+    with pytest.raises(
+        ConfigError, match=r"\['gap', 'body'.*, but the model was made with \['body', 'gap'\]"
+    ):
+        features.require_names(("body", "gap"), "the model")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from halfstep.market import indicators
 from halfstep.market.bars import Bars
+from halfstep.market.indicators import BLOCK
 from halfstep.market.read import read_bars
 from halfstep.market.synthetic import random_bars
 
@@ -57,7 +58,7 @@ def test_indicators_by_hand() -> None:
     )
     ramp = indicators.macd(np.arange(5.0), fast=1, slow=1, signal=3)
     assert np.all(ramp[0] == 0)
-    assert indicators._compiled["sma"](np.arange(5.0), 3)[-1] == 3.0  # an exponential mean would give 3.0625
+    assert indicators._compiled["sma"](np.arange(5.0), 3, 0)[-1] == 3.0  # an exponential mean would give 3.0625
 
 
 def test_talib_agrees_where_it_computes_the_same(bars: Bars) -> None:
@@ -88,14 +89,28 @@ def test_compiled_and_plain_forms_agree_to_the_bit() -> None:
     for name, arguments in {
         "rsi": (bars.close, 14),
         "cci": (bars.high, bars.low, bars.close, 14),
-        "atr": (bars.high, bars.low, bars.close, 14),
-        "ema": (bars.close, 12),
-        "sma": (bars.close, 9),
+        "true_range": (bars.high, bars.low, bars.close),
+        "macd_main": (bars.close, 12, 26),
+        "sma": (bars.close, 9, 1),
         "median_before": (bars.volume, 120, 50),
     }.items():
         np.testing.assert_array_equal(
             indicators.plain[name](*arguments), indicators._compiled[name](*arguments)
         )
+
+
+@pytest.mark.parametrize("n", [1, 13, 14, 15, BLOCK + 13, BLOCK + 14, 2 * BLOCK + 15])
+def test_means_over_blocks_equal_those_bar_by_bar(n: int) -> None:
+    bars = random_bars(n, seed=4)
+    main, signal = indicators.macd(bars.close)
+    ranges = np.maximum(bars.high[1:], bars.close[:-1]) - np.minimum(bars.low[1:], bars.close[:-1])
+    for ours, values, period, first in (
+        (signal, main, 9, 8), (indicators.atr(bars.high, bars.low, bars.close), np.append(np.nan, ranges), 14, 14),
+    ):  # fmt: skip
+        assert len(ours) == n
+        assert np.isnan(ours[:first]).all()
+        expected = [sum(values[i - period + 1 : i + 1].tolist()) / period for i in range(first, n)]
+        np.testing.assert_allclose(ours[first:], expected, rtol=0, atol=1e-16)
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.integers(1, 8))

@@ -67,6 +67,20 @@ def test_metatraders_layout_reads_back_equal(folder: Path, bars: Bars) -> None:
     assert again.hash == bars.hash
 
 
+@pytest.mark.pitfall("R7")
+@pytest.mark.parametrize("name", ["bars.parquet", "bars.csv"])
+def test_time_survives_storage(tmp_path: Path, name: str) -> None:
+    # a minute of 2024 that starts a second late, then 1,000 minutes; in float32 they would be 469 different times
+    minutes = 1_704_067_261 + 60 * np.arange(1000)
+    bars = replace(random_bars(1000, seed=15), time=minutes, timeframe=Timeframe.M1, zone=ServerZone("UTC"))
+    write_bars(bars, tmp_path / name)
+    again = read_bars(tmp_path / name, symbol="EURUSD", timeframe=Timeframe.M1, zone="UTC")
+    assert again.time.dtype == np.int64
+    assert again.time[0] == 1_704_067_261
+    np.testing.assert_array_equal(again.time, minutes)
+    assert len(np.unique(minutes.astype(np.float32))) < 500
+
+
 @settings(max_examples=10)
 @given(valid_bars(least=2))
 def test_prices_off_the_grid_survive(folder: Path, bars: Bars) -> None:

@@ -66,43 +66,42 @@ def _cci(high: Series, low: Series, close: Series, period: int) -> Series:
     return out
 
 
-def _atr(high: Series, low: Series, close: Series, period: int) -> Series:
+def _true_range(high: Series, low: Series, close: Series) -> Series:
     n = len(close)
-    out = np.full(n, np.nan)
-    top, bottom, before = high[1:], low[1:], close[:-1]
-    ranges = np.empty(max(n - 1, 0))
-    for i in range(len(ranges)):
-        ranges[i] = max(top[i], before[i]) - min(bottom[i], before[i])
-    for begin in range(period, n, BLOCK):  # bar by bar this adds in the same order, but cannot be vectorised
+    out = np.empty(n)
+    out[:1] = np.nan
+    later, top, bottom, before = out[1:], high[1:], low[1:], close[:-1]
+    for i in range(len(later)):
+        later[i] = max(top[i], before[i]) - min(bottom[i], before[i])
+    return out
+
+
+def _macd_main(close: Series, fast: int, slow: int) -> Series:
+    out = np.empty(len(close))
+    fast_weight = 2.0 / (fast + 1.0)
+    slow_weight = 2.0 / (slow + 1.0)
+    fast_mean = slow_mean = close[0]
+    for i in range(len(close)):
+        fast_mean += fast_weight * (close[i] - fast_mean)
+        slow_mean += slow_weight * (close[i] - slow_mean)
+        out[i] = fast_mean - slow_mean
+    return out
+
+
+def _sma(values: Series, period: int, first: int) -> Series:
+    n = len(values)
+    out = np.empty(n)
+    start = first + period - 1
+    out[: min(start, n)] = np.nan
+    for begin in range(start, n, BLOCK):  # bar by bar this adds in the same order, but cannot be vectorised
         sums = out[begin : begin + BLOCK]
         sums[:] = 0.0
-        for back in range(period, 0, -1):
-            part = ranges[begin - back : begin - back + len(sums)]
+        for back in range(period - 1, -1, -1):
+            part = values[begin - back : begin - back + len(sums)]
             for i in range(len(sums)):
                 sums[i] += part[i]
         for i in range(len(sums)):
             sums[i] /= period
-    return out
-
-
-def _ema(close: Series, period: int) -> Series:
-    out = np.empty(len(close))
-    weight = 2.0 / (period + 1.0)
-    mean = close[0]
-    for i in range(len(close)):
-        mean += weight * (close[i] - mean)
-        out[i] = mean
-    return out
-
-
-def _sma(values: Series, period: int) -> Series:
-    n = len(values)
-    out = np.full(n, np.nan)
-    for i in range(period - 1, n):
-        total = 0.0
-        for j in range(i - period + 1, i + 1):
-            total += values[j]
-        out[i] = total / period
     return out
 
 
@@ -146,8 +145,8 @@ def _median_before(values: Series, period: int, least: int) -> Series:
 plain: dict[str, Callable[..., Any]] = {
     "rsi": _rsi,
     "cci": _cci,
-    "atr": _atr,
-    "ema": _ema,
+    "true_range": _true_range,
+    "macd_main": _macd_main,
     "sma": _sma,
     "median_before": _median_before,
 }
@@ -182,7 +181,7 @@ def atr(high: Series, low: Series, close: Series, period: int = 14) -> Series:
 
     TR_i = max(H_i, C_{i-1}) - min(L_i, C_{i-1}). Wilder's version, which other libraries use, differs.
     """
-    out: Series = _compiled["atr"](high, low, close, period)
+    out: Series = _compiled["sma"](_compiled["true_range"](high, low, close), period, 1)
     return out
 
 
@@ -192,8 +191,8 @@ def macd(close: Series, fast: int = FAST, slow: int = SLOW, signal: int = SIGNAL
     E_0 = x_0, E <- E + 2 / (k + 1) (x - E) for k = fast and slow; main = E_fast - E_slow; signal = the simple
     mean of the last ``signal`` mains, not the exponential one of other libraries.
     """
-    main: Series = _compiled["ema"](close, fast) - _compiled["ema"](close, slow)
-    return main, _compiled["sma"](main, signal)
+    main: Series = _compiled["macd_main"](close, fast, slow)
+    return main, _compiled["sma"](main, signal, 0)
 
 
 def median_before(values: Series, period: int, *, least: int | None = None) -> Series:

@@ -13,6 +13,7 @@ from halfstep.market.features import Features
 
 Kind = Literal["none", "standard", "robust"]
 IQR_OF_NORMAL = 1.349  # interquartile range of a standard normal distribution
+SPREAD: dict[Kind, str] = {"standard": "standard deviation", "robust": "interquartile range"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,13 +31,13 @@ class Normaliser:
     centre: tuple[float, ...]
     """By column."""
     scale: tuple[float, ...]
-    """By column; 1 where the training rows do not vary."""
+    """By column; 1 where it would be 0."""
     rows: tuple[int, int]
     """Half-open range of the training rows."""
     bars_hash: str
     """`halfstep.market.Bars.hash` of the bars it was fitted on."""
     notes: tuple[str, ...] = ()
-    """Columns that do not vary."""
+    """Columns whose scale is 1 for that reason."""
 
     @classmethod
     def fit(cls, features: Features, rows: tuple[int, int], kind: Kind = "none") -> Self:
@@ -74,7 +75,7 @@ class Normaliser:
             rows=(int(first), int(stop)),
             bars_hash=features.bars_hash,
             notes=tuple(
-                f"feature {name!r} does not vary in the training rows: its scale is 1"
+                f"feature {name!r} has {SPREAD[kind]} 0 in the training rows: its scale is 1"
                 for name, still in zip(features.names, constant, strict=True)
                 if still
             ),

@@ -91,13 +91,14 @@ def split_spans(bars: "Bars", split: Split) -> SplitSpans:
     """Return the bar indices of a split.
 
     Raises:
-        CoverageError: a span has no or too few bars, the bars end before it does, or too few lie before the first.
+        CoverageError: a span has no or too few bars, the bars begin after it or end before it does, or too few lie
+            before the first.
     """
     spans = {}
     for name in ("train", "validation", "test"):
         first, last = getattr(split, name)
         spans[name] = (bars.index_at(first), bars.index_at(last))
-        if spans[name][0] >= spans[name][1] or not _reaches(bars, last):
+        if spans[name][0] >= spans[name][1] or not (_begins(bars, first) and _reaches(bars, last)):
             raise CoverageError(
                 f"the {name} span {first} to {last} is not inside the bars",
                 file=bars.source.path,
@@ -166,22 +167,19 @@ def training_origins(span: Span, horizon: int) -> range:
     return range(span[0], max(span[0], span[1] - horizon))
 
 
-def training_spans(span: Span, held_out: Sequence[Span], *, purge_bars: int, embargo_bars: int) -> list[Span]:
-    """Return the parts of a training span that share nothing with held-out blocks inside it.
+def training_spans(span: Span, held_out: Sequence[Span], *, embargo_bars: int) -> list[Span]:
+    """Return the parts of a training span outside held-out blocks; training goes on ``embargo_bars`` after each.
 
-    Training stops ``purge_bars`` before a block, so that no target reaches into it, and goes on ``embargo_bars``
-    after it.
+    Samples belong to a part as they do to any span: `training_origins` of each part keeps targets out of the blocks.
 
-    >>> training_spans((0, 1000), [(400, 500)], purge_bars=24, embargo_bars=24)
-    [(0, 376), (524, 1000)]
+    >>> training_spans((0, 1000), [(800, 900)], embargo_bars=24)
+    [(0, 800), (924, 1000)]
     """
     spans, begin = [], span[0]
     for first, stop in sorted(held_out):
-        if begin < first - purge_bars:
-            spans.append((begin, min(first - purge_bars, span[1])))
+        spans.append((begin, min(first, span[1])))
         begin = max(begin, stop + embargo_bars)
-    if begin < span[1]:
-        spans.append((begin, span[1]))
+    spans.append((begin, span[1]))
     return [(first, stop) for first, stop in spans if first < stop]
 
 
@@ -259,12 +257,18 @@ def _months(bars: "Bars", warmup_bars: int) -> tuple[list[np.datetime64], tuple[
     server = bars.server_time
     month = (server // DAY).astype("datetime64[D]").astype("datetime64[M]")
     present, first = np.unique(month, return_index=True)
-    if not _reaches(bars, f"{present[-1] + 1}-01"):
-        present, first = present[:-1], first[:-1]
-    present = present[first >= warmup_bars]
+    whole = np.ones(len(present), bool)
+    whole[0] &= _begins(bars, f"{present[0]}-01")
+    whole[-1] &= _reaches(bars, f"{present[-1] + 1}-01")
+    present = present[whole & (first >= warmup_bars)]
     between = np.arange(present[0], present[-1] + 1) if len(present) else present
     skipped = np.setdiff1d(between, present)
     return list(present), tuple(str(one) for one in skipped)
+
+
+def _begins(bars: "Bars", first: str) -> bool:
+    """Return whether the bars begin with a span or before it: within three days, as in `_reaches`."""
+    return int(bars.server_time[0]) <= parse_date(first) + 3 * DAY
 
 
 def _reaches(bars: "Bars", last: str) -> bool:
