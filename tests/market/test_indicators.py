@@ -58,7 +58,9 @@ def test_indicators_by_hand() -> None:
     )
     ramp = indicators.macd(np.arange(5.0), fast=1, slow=1, signal=3)
     assert np.all(ramp[0] == 0)
-    assert indicators._compiled["sma"](np.arange(5.0), 3, 0)[-1] == 3.0  # an exponential mean would give 3.0625
+    assert (
+        indicators._compiled["sma"](np.arange(5.0), 3, 0)[-1] == 3.0
+    )  # an exponential mean would give 3.0625
 
 
 def test_talib_agrees_where_it_computes_the_same(bars: Bars) -> None:
