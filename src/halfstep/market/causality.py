@@ -109,10 +109,13 @@ def lookahead(
 
     Raises:
         CoverageError: too few bars.
-        ConfigError: nothing to test, or a policy returns another number of rows than there are bars.
+        ConfigError: nothing to test, negative cuts or seed, or a policy returns another number of rows than there are bars.
     """
     if len(bars) < 10:
         raise CoverageError(f"{len(bars)} bars, but 10 are needed", hint="Give a longer file.")
+    if cuts < 0:
+        raise ConfigError(f"cuts: {cuts}, must be 0 or more.")
+    random = _generator(seed)
     chosen = None if features is None else feature_set(features)
     if chosen is None and policy is None:
         raise ConfigError("features: none, and no policy. Give at least one of the two.")
@@ -125,7 +128,6 @@ def lookahead(
     actions = np.empty((len(bars), 0)) if policy is None else _actions(policy, bars)
     names = () if chosen is None else chosen.names
     acts = tuple(f"action {k}" for k in range(actions.shape[1]))
-    random = np.random.Generator(np.random.Philox(seed))
     points = _cut_points(bars, np.concatenate([full, actions], axis=1), cuts, random)
     leaks: dict[tuple[str, str], Leak] = {}
     for cut in points:
@@ -151,6 +153,7 @@ def warmup(
 
     Raises:
         CoverageError: the file is no longer than the declared warm-up.
+        ConfigError: a negative seed.
     """
     chosen = feature_set(features)
     if len(bars) < chosen.settled + 2:
@@ -162,7 +165,7 @@ def warmup(
     tested = tuple(sorted({h for h in histories if h < len(bars) - 1} | {chosen.settled}))
     full = feature_table(bars, chosen)
     deviation = np.nanstd(full, axis=0)
-    random = np.random.Generator(np.random.Philox(seed))
+    random = _generator(seed)
     differences = np.zeros((len(tested), full.shape[1]))
     for h, history in enumerate(tested):
         rows = random.choice(
@@ -207,6 +210,12 @@ def with_future_noise(bars: Bars, cut: int, random: np.random.Generator) -> Bars
         name: np.concatenate([getattr(bars, name)[: cut + 1], after]) for name, after in drawn.items()
     }
     return replace(bars, **columns)
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise ConfigError(f"seed: {seed}, must be 0 or more.")
+    return np.random.Generator(np.random.Philox(seed))
 
 
 def _actions(policy: Policy, bars: Bars) -> Table:

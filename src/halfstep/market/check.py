@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from halfstep.errors import ConfigError, DataError
+from halfstep.errors import ConfigError, CoverageError, DataError
 from halfstep.market.bars import PRICE_COLUMNS, Bars
 from halfstep.market.calendar import ServerZone, iso, overlaps_sessions
 from halfstep.market.ends import TAIL_SHARE, first_days, last_bar_share
@@ -46,7 +46,7 @@ class Finding:
     text: str
     """One or two sentences."""
     rows: tuple[int, ...] = ()
-    """Physical lines (Parquet: rows), from 1, of every row concerned."""
+    """Physical lines (Parquet: rows; bars in memory: bars), from 1, of every row concerned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,13 +113,14 @@ def check_bars(
 
     Raises:
         FormatError, ColumnError, TimeError: the file cannot be read as a table of bars at all.
+        CoverageError: it does not cover the range that ``options`` ask for.
     """
     options = replace(options or ReadOptions(), repair=())
     if price_range is not None and not 0 < price_range[0] < price_range[1]:
         raise ConfigError(f"price_range: {price_range}, must be two rising prices.")
     if isinstance(source, Bars):
         return _report(
-            str(source.source.path or "memory"), source, _rows_of(source), len(source), [], price_range
+            str(source.source.path or "memory"), source, _rows_of(source), len(source), [], price_range, "bar"
         )
     raw = read_raw(source, options)
     findings = [*_faults(raw), *_disorder(raw)]
@@ -129,6 +130,8 @@ def check_bars(
         return _nothing(usable, findings, rows)
     try:
         bars = bars_of(usable, options)
+    except CoverageError:
+        raise  # the request is wrong, not the file
     except DataError as error:
         findings.append(
             Finding(code="timeframe", level="error", count=1, text=f"{error.what}.", rows=(error.row or 1,))
@@ -150,6 +153,7 @@ def _report(
     rows: int,
     findings: list[Finding],
     price_range: tuple[float, float] | None,
+    unit: str = "line",
 ) -> DataReport:
     sessions = _sessions(bars)
     wrong = np.zeros(len(bars), bool)
@@ -160,13 +164,13 @@ def _report(
     findings = [
         *findings,
         *_gaps(grid),
-        *_outside(bars, lines, sessions),
+        *_outside(bars, lines, sessions, unit),
         *_spreads(bars),
-        *_jumps(bars, lines),
-        *_ends(bars, lines),
+        *_jumps(bars, lines, unit),
+        *_ends(bars, lines, unit),
         *_volume_levels(bars),
         *_zones(bars, sessions),
-        *_values(bars, lines, price_range),
+        *_values(bars, lines, price_range, unit),
     ]
     order = {"error": 0, "warning": 1, "info": 2}
     return DataReport(
@@ -289,7 +293,7 @@ def _gaps(grid: Grid) -> Iterator[Finding]:
     )
 
 
-def _outside(bars: Bars, lines: Rows, sessions: str) -> Iterator[Finding]:
+def _outside(bars: Bars, lines: Rows, sessions: str, unit: str) -> Iterator[Finding]:
     outside = ~overlaps_sessions(bars.time, bars.timeframe.seconds, sessions)
     if outside.any():
         yield _of_rows(
@@ -297,6 +301,7 @@ def _outside(bars: Bars, lines: Rows, sessions: str) -> Iterator[Finding]:
             outside,
             bars,
             lines,
+            unit,
             f"bars outside the {sessions} sessions (Sunday to Friday, New York)",
         )
 
@@ -322,7 +327,7 @@ def _spreads(bars: Bars) -> Iterator[Finding]:
         )
 
 
-def _jumps(bars: Bars, lines: Rows) -> Iterator[Finding]:
+def _jumps(bars: Bars, lines: Rows, unit: str) -> Iterator[Finding]:
     moves = np.abs(np.diff(np.log(bars.close)))
     usual = median_before(moves, REFERENCE_BARS, least=LEAST_REFERENCE)
     outlier = np.zeros(len(bars), bool)
@@ -333,6 +338,7 @@ def _jumps(bars: Bars, lines: Rows) -> Iterator[Finding]:
             outlier,
             bars,
             lines,
+            unit,
             "closes moved more than 20 times the median move of the 500 bars before",
         )
     reach = median_before(bars.high - bars.low, REFERENCE_BARS, least=LEAST_REFERENCE)
@@ -345,17 +351,23 @@ def _jumps(bars: Bars, lines: Rows) -> Iterator[Finding]:
             spike,
             bars,
             lines,
+            unit,
             "wicks are longer than 20 times the median range of the 500 bars before",
         )
 
 
-def _ends(bars: Bars, lines: Rows) -> Iterator[Finding]:
+def _ends(bars: Bars, lines: Rows, unit: str) -> Iterator[Finding]:
     days = first_days(bars.high, bars.low, bars.volume)
     if len(days):
         head = np.zeros(len(bars), bool)
         head[days] = True
         yield _of_rows(
-            "first_days", head, bars, lines, "of the first bars look like whole days (repair: drop-days)"
+            "first_days",
+            head,
+            bars,
+            lines,
+            unit,
+            "of the first bars look like whole days (repair: drop-days)",
         )
     share = last_bar_share(bars.server_time, bars.volume)
     if share is not None and share < TAIL_SHARE:
@@ -418,11 +430,13 @@ def _zones(bars: Bars, sessions: str) -> Iterator[Finding]:
     )
 
 
-def _values(bars: Bars, lines: Rows, price_range: tuple[float, float] | None) -> Iterator[Finding]:
+def _values(bars: Bars, lines: Rows, price_range: tuple[float, float] | None, unit: str) -> Iterator[Finding]:
     if price_range is not None:
         out = (bars.low < price_range[0]) | (bars.high > price_range[1])
         if out.any():
-            yield _of_rows("range", out, bars, lines, f"prices outside {price_range[0]} to {price_range[1]}")
+            yield _of_rows(
+                "range", out, bars, lines, unit, f"prices outside {price_range[0]} to {price_range[1]}"
+            )
     if bars.off_grid:
         yield Finding(
             code="off_grid",
@@ -443,11 +457,13 @@ def _values(bars: Bars, lines: Rows, price_range: tuple[float, float] | None) ->
         )
 
 
-def _of_rows(code: str, bad: npt.NDArray[np.bool_], bars: Bars, lines: Rows, words: str) -> Finding:
+def _of_rows(
+    code: str, bad: npt.NDArray[np.bool_], bars: Bars, lines: Rows, unit: str, words: str
+) -> Finding:
     rows = np.flatnonzero(bad)
     server = bars.zone.to_server(bars.time[rows[:SHOWN]])
     named = ", ".join(
-        f"{iso(int(time))} (line {lines[row]})" for time, row in zip(server, rows, strict=False)
+        f"{iso(int(time))} ({unit} {lines[row]})" for time, row in zip(server, rows, strict=False)
     )
     return Finding(
         code=code,

@@ -334,6 +334,8 @@ def _within(bars: Bars, options: ReadOptions) -> Bars:
     begin, end = (int(k) for k in np.searchsorted(server, [first, last]))
     if begin >= end:
         raise CoverageError(
-            f"no bar between {options.start} and {options.stop}", file=bars.source.path, hint=bars.covers()
+            f"no bar between {options.start or 'the start'} and {options.stop or 'the end'}",
+            file=bars.source.path,
+            hint=bars.covers(),
         )
     return bars.slice(begin, end)

@@ -1,8 +1,7 @@
 """``halfstep lookahead`` and ``halfstep warmup``: that nothing depends on the future, and how much past it needs."""
 
-import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from halfstep.cli.programs.data import ReadFlags, parse_flags, print_json, screen
-from halfstep.errors import ConfigError, CoverageError, MissingInputError
+from halfstep.cli.user_code import first_line, imported
+from halfstep.errors import ConfigError, CoverageError, HalfstepError, MissingInputError
 from halfstep.market.bars import Bars
 from halfstep.market.causality import CUTS, SETTLED_BELOW, LookAhead, WarmUp, lookahead, warmup
-from halfstep.market.features import FEATURE_SETS, FeatureSet, compute_features, feature_set
+from halfstep.market.features import FEATURE_SETS, FeatureColumn, FeatureSet, compute_features, feature_set
+from halfstep.market.raw import ReadOptions
 from halfstep.market.read import bars_of, default_bars, read_raw
 
 POLICY_BARS = 300  # bars that a policy decides in one pass
@@ -74,9 +75,14 @@ def prove_warmup(description: str, argv: list[str]) -> int:
 
 
 def _bars(flags: ProofFlags) -> Bars:
-    if flags.bars is None:
-        return default_bars()
     options = flags.options()
+    if flags.bars is None:
+        unused = [one.name for one in fields(ReadOptions) if getattr(options, one.name) != one.default]
+        if unused and unused != ["repair"]:
+            raise ConfigError(
+                f"{unused[0]}: {getattr(options, unused[0])!r}, but no file is named for it. Add --bars FILE."
+            )
+        return default_bars()
     return bars_of(read_raw(flags.bars, options), options)
 
 
@@ -84,22 +90,31 @@ def _feature_set(name: str) -> FeatureSet:
     """Return a set of the package, or the one that a Python file defines."""
     if name in FEATURE_SETS or not name.endswith(".py"):
         return feature_set(name)
-    path = Path(name)
-    if not path.is_file():
-        raise MissingInputError(
-            f"no file of features at {path}. Check the path, or name one of {', '.join(FEATURE_SETS)}."
-        )
-    spec = importlib.util.spec_from_file_location("user_features", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"features: {name!r}, must be a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = imported(name, flag="--features")
     found = {id(value): value for value in vars(module).values() if isinstance(value, FeatureSet)}
     if len(found) != 1:
         raise ConfigError(
             f"features: {name} defines {len(found)} feature sets, must define exactly one FeatureSet."
         )
-    return next(iter(found.values()))
+    chosen = next(iter(found.values()))
+    return replace(chosen, columns=tuple(_guarded(column, name) for column in chosen.columns))
+
+
+def _guarded(column: FeatureColumn, place: str) -> FeatureColumn:
+    """Return the same column, whose errors are wrong input and not a defect of this program."""
+
+    def compute(bars: Bars) -> npt.NDArray[np.float64]:
+        try:
+            return np.asarray(column.compute(bars), np.float64)
+        except HalfstepError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"features: column {column.name!r} of {place} cannot be computed for {len(bars):,} bars: "
+                f"{first_line(error)}."
+            ) from error
+
+    return replace(column, compute=compute)
 
 
 def _features_of(checkpoint: Path) -> str:

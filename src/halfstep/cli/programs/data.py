@@ -1,5 +1,6 @@
 """``halfstep data import`` and ``halfstep data check``: files of bars to checked Parquet, and what is wrong with them."""
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass, fields
@@ -11,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from halfstep import files
 from halfstep.cli.console import PLAIN_WIDTH
 from halfstep.errors import ConfigError, MissingInputError, OutputExistsError
 from halfstep.market.bars import Bars
 from halfstep.market.check import DataReport, check_bars
+from halfstep.market.parquet import write_parquet
 from halfstep.market.raw import ReadOptions
 from halfstep.market.read import bars_of, read_raw
-from halfstep.market.write import write_bars
 
 T = TypeVar("T")
 
@@ -105,8 +107,9 @@ def import_files(argv: list[str], description: str) -> int:
     options = flags.options(repair)
     read = [(path, target, _read(path, options)) for path, target in zip(flags.files, targets, strict=True)]
     found = [(path, target, bars, check_bars(bars)) for path, target, bars in read]
-    for _, target, bars, _ in found:
-        write_bars(bars, target)
+    with contextlib.ExitStack() as stack:  # renames when all are written
+        for _, target, bars, _ in found:
+            write_parquet(bars, stack.enter_context(files.replacing(target)))
     if flags.json:
         print_json([_imported(path, target, bars, report) for path, target, bars, report in found])
         return 0
@@ -132,6 +135,8 @@ def _read(path: Path, options: ReadOptions) -> Bars:
 
 
 def _targets(paths: tuple[Path, ...], out: Path, *, overwrite: bool) -> list[Path]:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file, must be a folder.")
     targets = []
     for path in paths:
         name = path.name

@@ -7,11 +7,9 @@ import ast
 import difflib
 import importlib
 import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from halfstep.cli.flags import PartitionFlags
+from halfstep.cli.user_code import first_line, imported
 from halfstep.errors import CheckpointError, ConfigError, MissingInputError
 from halfstep.market.features import FEATURE_SETS
 from halfstep.nn.build import build_actor, build_critic, build_encoder
@@ -192,9 +191,10 @@ def _of_preset(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 def _of_module(place: str, name: str, settings: Mapping[str, Any]) -> nn.Module:
     """Return the model of that name in a module or file; a class or function is called with the settings."""
-    found = getattr(_imported(place), name, None)
+    module = imported(place, flag="--model")
+    found = getattr(module, name, None)
     if found is None:
-        names = [word for word in dir(_imported(place)) if not word.startswith("_")]
+        names = [word for word in dir(module) if not word.startswith("_")]
         raise ConfigError(f"--model: {place} has no {name!r}.{_nearest(name, names)}")
     model = found if isinstance(found, nn.Module) else _on_meta(found, settings)
     if not isinstance(model, nn.Module):
@@ -202,27 +202,6 @@ def _of_module(place: str, name: str, settings: Mapping[str, Any]) -> nn.Module:
             f"--model: {place}:{name} is a {type(model).__name__}, must be or make a torch module."
         )
     return model
-
-
-def _imported(place: str) -> ModuleType:
-    """Import a module by its dotted name, or a file; both find what lies beside them, as under ``python``."""
-    is_file = place.endswith(".py")
-    if is_file and not Path(place).is_file():
-        raise MissingInputError(f"no file at {Path(place).absolute()}. Name a file: path/to/file.py:NAME.")
-    beside = str(Path(place).absolute().parent if is_file else Path.cwd())
-    if beside not in sys.path:
-        sys.path.insert(0, beside)
-    try:
-        if not is_file:
-            return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"--model: {place} cannot be imported: {_first_line(error)}.") from None
-    return module
 
 
 def _on_meta(make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
@@ -247,7 +226,7 @@ def _called(make: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
 
 def _unbuilt(make: Callable[..., Any], error: Exception) -> ConfigError:
     name = getattr(make, "__name__", repr(make))
-    return ConfigError(f"--model: {name} cannot be built: {_first_line(error)}")
+    return ConfigError(f"--model: {name} cannot be built: {first_line(error)}")
 
 
 def _of_file(path: Path) -> Partition:
@@ -280,7 +259,3 @@ def _shapes(file: Path) -> Iterator[tuple[str, nn.Parameter]]:
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" The nearest is {close[0]}." if close else ""
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -34,9 +34,8 @@ def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, 
     config = RunFolder.config_of(run)
     encoder = build_encoder(model_config(config), feature_names=features.names, seed=0)
     load_weights(
-        encoder, folder / "encoder.safetensors", kind="encoder", facts={"features": list(features.names)},
-        remedy="halfstep run",
-    )  # fmt: skip
+        encoder, folder / "encoder.safetensors", kind="encoder", facts={}, remedy="halfstep run"
+    )  # the names of the features are among the facts that every encoder has
     actor = build_actor(model_config(config), seed=0)
     load_weights(
         actor, folder / "actor.safetensors", kind="actor", facts={"encoder": weights_hash(encoder)},
