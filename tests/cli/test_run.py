@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from halfstep.cli.main import main
+from halfstep.training.policy import Contexts, encode_contexts
 
 SMOKE = ("run", "--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
 COMPARED = ("**/*.safetensors", "**/*-metrics.jsonl", "metrics.jsonl")
@@ -97,6 +102,33 @@ def test_metrics_belong_together(unbroken: tuple[Path, str]) -> None:
         assert arm["test"]["log_growth"] == pytest.approx(
             np.log1p(arm["test"]["net_profit"] / 10_000), abs=1e-9
         )
+
+
+@pytest.mark.slow
+@pytest.mark.pitfall("T1")
+def test_no_action_of_a_trained_arm_depends_on_the_future(
+    unbroken: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm, bars = unbroken[0] / "50-arms" / "adam_mini-s1", unbroken[0] / "bars.parquet"
+    monkeypatch.setattr("halfstep.cli.programs.causality.POLICY_BARS", 20)
+    monkeypatch.setattr("halfstep.cli.programs.causality.POLICY_CUTS", 1)
+    command = ["lookahead", "--policy", str(arm), "--bars", str(bars), "--cuts", "2", "--json"]
+    assert main(command) == 0
+    features, policy = json.loads(capsys.readouterr().out)
+    assert len(features["columns"]) == 9
+    assert policy["columns"] == [f"action {k}" for k in range(6)]
+    assert len(policy["cuts"]) >= 5
+    assert policy["leaks"] == []
+
+    def of_the_next_bar(*arguments: Any, **options: Any) -> Contexts:
+        contexts = encode_contexts(*arguments, **options)
+        return replace(contexts, rows=torch.cat([contexts.rows[1:], contexts.rows[-1:]]))
+
+    monkeypatch.setattr("halfstep.cli.programs.policy.encode_contexts", of_the_next_bar)
+    assert main([*command[:2], str(arm / "actor.safetensors"), *command[3:]]) == 1
+    features, policy = json.loads(capsys.readouterr().out)
+    assert features["leaks"] == []
+    assert {leak["way"] for leak in policy["leaks"]} == {"future noise"}
 
 
 class Page(HTMLParser):

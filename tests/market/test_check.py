@@ -210,7 +210,7 @@ def test_bars_outside_the_sessions_are_named() -> None:
     report = check_bars(BARS.slice(0, 120).concat(saturday).concat(BARS.slice(120, 600)))
     outside = finding(report, "outside")
     assert (outside.level, outside.rows) == ("warning", (121,))
-    assert "2022-01-08 19:00 (line 121)" in outside.text
+    assert "2022-01-08 19:00 (bar 121)" in outside.text
 
 
 @pytest.mark.pitfall("D6")
