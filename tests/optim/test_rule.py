@@ -196,3 +196,19 @@ def test_accumulated_gradients_equal_a_big_batch() -> None:
             optimizer.step()
         results.append(model.weight.detach())
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-14)
+
+
+def test_weights_turned_by_hand_are_stepped_as_they_lie_now() -> None:
+    """A transposed square weight keeps its address and size; only its strides tell."""
+    torch.manual_seed(0)
+    weight, grads = torch.randn(6, 6), [torch.randn(6, 6), torch.randn(6, 6)]
+    results = []
+    for fused in (None, False):
+        param = nn.Parameter(weight.clone())
+        optimizer = AdamMini([param], **PLAIN, fused=fused)
+        for grad in grads:
+            param.grad = grad.clone()
+            optimizer.step()
+            param.data = param.data.t()
+        results.append(param.detach().clone())
+    torch.testing.assert_close(results[0], results[1])

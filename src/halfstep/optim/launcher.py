@@ -138,7 +138,9 @@ class Launcher:
         self._held = [(entry.state, _moments(entry.state)) for entry in entries]
         self._weights = [param.data_ptr() for param in self.params]
         self._is_dense = [param.is_contiguous() for param in self.params]
-        self._permuted: Sequence[int] = [row for row, dense in enumerate(self._is_dense) if not dense]
+        self._permuted = {
+            row: param.stride() for row, param in enumerate(self.params) if not self._is_dense[row]
+        }
         self._sizes = [param.numel() for param in self.params]
         self._gradients: list[int] = []
         self._groups = list(_runs(entry.group for entry in entries))
@@ -162,6 +164,8 @@ class Launcher:
         return (
             list(map(Tensor.data_ptr, self.params)) == self._weights
             and list(map(Tensor.numel, self.params)) == self._sizes
+            and list(map(_is_dense, self.params)) == self._is_dense
+            and all(self.params[row].stride() == stride for row, stride in self._permuted.items())
             and all(
                 state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
                 for state, (first, second, step) in self._held
@@ -174,7 +178,9 @@ class Launcher:
         self._find_hyper()
         kernels = _kernels()
         self._launch(kernels.step_serial, kernels.step_parallel, scale, self._token, self._wide)
-        torch.autograd.graph.increment_version(self.params)
+        torch.autograd.graph.increment_version(
+            [param for param, address in zip(self.params, self._gradients, strict=True) if address]
+        )
         del held
 
     def square_sum(self) -> float:
@@ -228,7 +234,7 @@ class Launcher:
                     refuse_sparse(name, grad)
             raise
         held: list[Tensor] = []
-        rows = self._permuted
+        rows: Iterable[int] = self._permuted
         if dense != self._is_dense:
             rows = range(len(grads))
         for row in rows:

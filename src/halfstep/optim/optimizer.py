@@ -1,8 +1,10 @@
 """`AdamMini`: used as ``torch.optim.AdamW``, with half its state."""
 
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Self, overload
 
 import torch
@@ -35,6 +37,21 @@ from halfstep.optim.partition import (
 from halfstep.optim.plan import Plan
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A factor that the next step owes to gradients.
+
+    Attributes:
+        factor: on them.
+        grads: in the order of the groups, as they were when the factor was found.
+        versions: of these tensors; torch counts changes in place.
+    """
+
+    factor: float | Tensor
+    grads: list[Tensor | None]
+    versions: list[int]
 
 
 class AdamMini(Optimizer):
@@ -83,9 +100,10 @@ class AdamMini(Optimizer):
         fused: bool | None = None,
     ) -> None:
         self._partition = partition
-        self._specs: list[list[BlockSpec]] = []
+        self._specs: dict[Tensor, BlockSpec] = {}
         self._plan: Plan | ShardedPlan | None = None
-        self._clip_factor: float | Tensor = 1.0
+        self._planned: list[tuple[Any, ...]] = []
+        self._clip: _Clip | None = None
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
             "capturable": capturable, "fused": fused,
@@ -128,18 +146,14 @@ class AdamMini(Optimizer):
         group = self.param_groups[-1]
         try:
             _check(group)
-            for name, param in zip(_names(group), group["params"], strict=True):
-                _refuse_complex(name, param)
-            specs = [
-                spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
-                for param in group["params"]
-            ]
-            for name, param, spec in zip(_names(group), group["params"], specs, strict=True):
-                refuse_flat(name, param, spec)
+            specs = {
+                param: self._decide(name, param)
+                for name, param in zip(_names(group), group["params"], strict=True)
+            }
         except ValueError:
             self.param_groups.pop()
             raise
-        self._specs.append(specs)
+        self._specs |= specs
         self._plan = None
 
     @overload
@@ -162,7 +176,8 @@ class AdamMini(Optimizer):
             or _global_optimizer_post_hooks
             or _profiler_enabled()
         ):
-            watched: float | None = _step_with_hooks(self, closure)
+            given = () if closure is None else (closure,)
+            watched: float | None = _step_with_hooks(self, *given)
             return watched
         return self._step(closure)
 
@@ -173,7 +188,7 @@ class AdamMini(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale, self._clip_factor = self._clip_factor, 1.0
+        scale = self._take_clip()
         found_inf = getattr(self, "found_inf", None)  # set by GradScaler
         if found_inf is not None and float(found_inf) != 0:
             return loss
@@ -187,34 +202,74 @@ class AdamMini(Optimizer):
         """Return the global norm of all gradients, and make the next `step` scale them to at most ``max_norm``.
 
         The factor min(1, max_norm / (norm + 1e-6)) is that of ``torch.nn.utils.clip_grad_norm_``, but the gradients are
-        not written: the step applies the factor while it reads them. `zero_grad` forgets it.
+        not written: the step applies the factor while it reads them. It belongs to these gradients: `zero_grad` forgets
+        it, gradients that are replaced before the step are not scaled, and a second call finds the norm that the first
+        one left.
 
         Raises:
-            RuntimeError: the norm is not finite and ``error_if_nonfinite`` is set.
+            RuntimeError: the norm is not finite and ``error_if_nonfinite`` is set; or, here and in `step`, a gradient was
+                changed in place after an earlier call.
             ValueError: ``max_norm`` is negative.
         """
         if not max_norm >= 0:
             raise ValueError(f"max_norm: {max_norm}, must be 0 or more.")
+        owed = self._take_clip()
         total = self._current_plan().square_sum()
+        factor: float | Tensor
         if isinstance(total, Tensor) and total.device.type != "cpu":  # keep it there: no wait for the device
-            norm = total.sqrt().float()
-            self._clip_factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            norm = total.sqrt().float() * owed
+            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         else:
-            root = math.sqrt(total)
+            root = math.sqrt(total) * float(owed)
             factor = max_norm / (root + 1e-6)
-            self._clip_factor = 1.0 if factor > 1.0 else factor  # NaN stays
+            factor = 1.0 if factor > 1.0 else factor  # NaN stays
             norm = torch.scalar_tensor(root, dtype=torch.float32)
         if error_if_nonfinite and not bool(norm.isfinite()):
-            self._clip_factor = 1.0
+            self._owe(owed)
             raise RuntimeError(
                 f"the norm of the gradients is {norm.item()}; found_nonfinite() names the parameters: "
                 f"{', '.join(self.found_nonfinite())}."
             )
+        self._owe(owed * factor)
         return norm
+
+    def _owe(self, factor: float | Tensor) -> None:
+        """Remember a factor for the gradients that are there now."""
+        if isinstance(factor, Tensor) or factor != 1.0:
+            grads = self._gradients()
+            self._clip = _Clip(factor, grads, _versions(grads))
+
+    def _take_clip(self) -> float | Tensor:
+        """Return the factor that is owed to the gradients that are there now, and forget it."""
+        clip, self._clip = self._clip, None
+        if clip is None:
+            return 1.0
+        grads = self._gradients()
+        if len(grads) != len(clip.grads):
+            raise RuntimeError(
+                "clip_grad_norm_: parameters came or went after it. Clip last, right before step."
+            )
+        kept = list(map(operator.is_, grads, clip.grads))
+        if all(kept) and _versions(grads) == clip.versions:
+            return clip.factor
+        both = list(zip(grads, kept, strict=True))
+        for (name, _), (grad, same), version in zip(self._named(), both, clip.versions, strict=True):
+            if grad is not None and same and grad._version != version:
+                raise RuntimeError(
+                    f"{name}: its gradient was changed in place after clip_grad_norm_, whose factor step applies. "
+                    "Clip last, right before step; to give the gradients up, call the optimizer's zero_grad."
+                )
+        if all(same for grad, same in both if grad is not None):
+            return clip.factor
+        with torch.no_grad():
+            for grad, same in both:  # those that stayed are clipped, and the new ones are not
+                if grad is not None and same:
+                    grad.mul_(clip.factor)
+        return 1.0
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients, and the factor that `clip_grad_norm_` found for them."""
-        self._clip_factor = 1.0
+        self._clip = None
         super().zero_grad(set_to_none)
 
     def state_bytes(self) -> int:
@@ -232,9 +287,7 @@ class AdamMini(Optimizer):
 
         Of DTensors on any rank: all ranks must call this.
         """
-        named = [
-            pair for group in self.param_groups for pair in zip(_names(group), group["params"], strict=True)
-        ]
+        named = self._named()
         bad = are_nonfinite([param for _, param in named])
         return [name for (name, _), is_bad in zip(named, bad, strict=True) if is_bad]
 
@@ -246,7 +299,7 @@ class AdamMini(Optimizer):
     @property
     def block_specs(self) -> list[list[BlockSpec]]:
         """The blocks of every parameter, in the order of `param_groups`."""
-        return self._specs
+        return [[self._specs[param] for param in group["params"]] for group in self.param_groups]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of AdamMini, of ``torch.optim.Adam``/``AdamW``, or of the published adam-mini package.
@@ -262,15 +315,14 @@ class AdamMini(Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = before(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
-        saved, groups = arranged(state_dict, self.param_groups, self._specs)
+        saved, groups = arranged(state_dict, self.param_groups, self.block_specs)
         for group in groups:
             _check(group)
         params = [(param, group) for group in groups for param in group["params"]]
-        specs = [spec for row in self._specs for spec in row]
         states: defaultdict[Tensor, Any] = defaultdict(dict)
         for position, entry in saved.items():
             param, group = params[position]
-            states[param] = _fresh_state(param, specs[position], on_device=group["capturable"])
+            states[param] = _fresh_state(param, self._specs[param], on_device=group["capturable"])
             for key, tensor in states[param].items():
                 assign(tensor, entry[key])
         self.__setstate__({"state": states, "param_groups": groups})
@@ -283,7 +335,7 @@ class AdamMini(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plan, self._clip_factor = None, 1.0
+        self._plan, self._clip = None, None
         for group in self.param_groups:
             group.setdefault("maximize", False)
             group.setdefault("capturable", False)
@@ -291,16 +343,36 @@ class AdamMini(Optimizer):
 
     def _current_plan(self) -> Plan | ShardedPlan:
         """Return the plan, made anew if anything it rests on has changed."""
-        if self._plan is None or not self._plan.is_current(self.state):
+        if self._plan is None or not self._plan.is_current(self.state) or not self._is_planned():
             self._plan = self._make_plan()
         return self._plan
+
+    def _is_planned(self) -> bool:
+        """Return whether groups and their parameters are those that the plan was made for."""
+        if len(self.param_groups) != len(self._planned):
+            return False
+        for group, (known, fused, capturable, params) in zip(self.param_groups, self._planned, strict=True):
+            now = group["params"]
+            if (
+                group is not known
+                or group["fused"] is not fused
+                or group["capturable"] is not capturable
+                or len(now) != len(params)
+                or not all(map(operator.is_, now, params))
+            ):
+                return False
+        return True
 
     @torch.no_grad()
     def _make_plan(self) -> Plan | ShardedPlan:
         entries: list[Entry] = []
         waiting: list[Tensor] = []
-        for group, specs in zip(self.param_groups, self._specs, strict=True):
-            for name, param, spec in zip(_names(group), group["params"], specs, strict=True):
+        self._specs = {
+            param: self._specs.get(param) or self._decide(name, param) for name, param in self._named()
+        }
+        for group in self.param_groups:
+            for name, param in zip(_names(group), group["params"], strict=True):
+                spec = self._specs[param]
                 if not self.state.get(param):
                     refuse_flat(name, param, spec)
                     if param.grad is None:
@@ -309,7 +381,26 @@ class AdamMini(Optimizer):
                     refuse_sparse(name, param.grad)
                     self.state[param] = _fresh_state(param, spec, on_device=group["capturable"])
                 entries.append(Entry(name, param, spec, group, self.state[param]))
+        self._planned = [
+            (group, group["fused"], group["capturable"], list(group["params"])) for group in self.param_groups
+        ]
         return plan_for(entries, waiting, self.state)
+
+    def _decide(self, name: str, param: Tensor) -> BlockSpec:
+        """Return the blocks of a parameter, or refuse it."""
+        _refuse_complex(name, param)
+        spec = spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
+        refuse_flat(name, param, spec)
+        return spec
+
+    def _gradients(self) -> list[Tensor | None]:
+        return [param.grad for group in self.param_groups for param in group["params"]]
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        """Return all parameters with their names, or with their positions in their group."""
+        return [
+            pair for group in self.param_groups for pair in zip(_names(group), group["params"], strict=True)
+        ]
 
 
 _step_with_hooks: Any = Optimizer.profile_hook_step(AdamMini._step)
@@ -320,6 +411,11 @@ def _names(group: dict[str, Any]) -> list[str]:
     """Return the names of a group's parameters, or their positions."""
     names: list[str] = group.get("param_names", [f"parameter {k}" for k in range(len(group["params"]))])
     return names
+
+
+def _versions(grads: Iterable[Tensor | None]) -> list[int]:
+    """Return how often each gradient was changed in place."""
+    return [0 if grad is None else grad._version for grad in grads]
 
 
 def _fresh_state(param: Tensor, spec: BlockSpec, *, on_device: bool) -> dict[str, Tensor]:
