@@ -678,11 +678,12 @@ def test_parameters_given_twice() -> None:
 
 def test_the_page_lists_the_scenarios() -> None:
     here = {
-        name.removeprefix("test_").replace("_", " "): [mark.name for mark in getattr(test, "pytestmark", [])]
-        for name, test in vars(sys.modules[__name__]).items()
+        name.removeprefix("test_").replace("_", " ")
+        for name in vars(sys.modules[__name__])
         if name.startswith("test_") and name != "test_the_page_lists_the_scenarios"
     }
     text = PAGE.read_text(encoding="utf-8")
     table = text[text.index("| scenario | result |") :].split("\n\n")[0]
-    rows = dict(re.findall(r"^\| ([^|]+) \| (passes|fails)", table, re.M))
-    assert rows == {name: "fails" if "xfail" in marks else "passes" for name, marks in here.items()}
+    rows = re.findall(r"^\| ([^|]+) \| (\w+)", table, re.M)
+    assert {name for name, _ in rows if name != "scenario"} == here
+    assert {result for name, result in rows if name != "scenario"} == {"passes"}

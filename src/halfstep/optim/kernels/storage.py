@@ -108,52 +108,31 @@ def _narrow(array, value):  # noqa: ARG001
     return lambda array, value: np.float32(value)  # noqa: ARG005
 
 
+@register_jitable(inline="always")
 def _float_to_bfloat16(value):
-    raise NotImplementedError
+    bits = float_to_bits(value)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.int16(np.int64(0x7FC0) if value != value else rounded)  # NaN
 
 
+@register_jitable(inline="always")
 def _half_to_float(bits):
-    raise NotImplementedError
+    magnitude = (bits & 0x7FFF) << 13
+    if (bits & 0x7C00) == 0x7C00:  # infinity and NaN
+        value = bits_to_float(magnitude | INFINITY)
+    else:  # 2^112 moves the exponent's bias from 15 to 127, subnormal numbers included
+        value = bits_to_float(magnitude) * np.float32(5.192296858534828e33)
+    return -value if bits & 0x8000 else value
 
 
+@register_jitable(inline="always")
 def _float_to_half(value):
-    raise NotImplementedError
-
-
-@overload(_float_to_bfloat16, inline="always")
-def _compile_float_to_bfloat16(value):  # noqa: ARG001
-    def convert(value):
-        bits = float_to_bits(value)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return np.int16(np.int64(0x7FC0) if value != value else rounded)  # NaN
-
-    return convert
-
-
-@overload(_half_to_float, inline="always")
-def _compile_half_to_float(bits):  # noqa: ARG001
-    def convert(bits):
-        magnitude = (bits & 0x7FFF) << 13
-        if (bits & 0x7C00) == 0x7C00:  # infinity and NaN
-            value = bits_to_float(magnitude | INFINITY)
-        else:  # 2^112 moves the exponent's bias from 15 to 127, subnormal numbers included
-            value = bits_to_float(magnitude) * np.float32(5.192296858534828e33)
-        return -value if bits & 0x8000 else value
-
-    return convert
-
-
-@overload(_float_to_half, inline="always")
-def _compile_float_to_half(value):  # noqa: ARG001
-    def convert(value):
-        bits = float_to_bits(value)
-        magnitude = bits & 0x7FFFFFFF
-        if magnitude >= HALF_OVERFLOW:
-            half = np.int64(0x7E00) if magnitude > INFINITY else np.int64(0x7C00)
-        elif magnitude < HALF_MIN_NORMAL:  # the addition rounds to a multiple of 2^-24
-            half = float_to_bits(bits_to_float(magnitude) + np.float32(0.5)) - 0x3F000000
-        else:
-            half = (magnitude - 0x38000000 + 0xFFF + ((magnitude >> 13) & 1)) >> 13
-        return np.uint16(half | ((bits >> 16) & 0x8000))
-
-    return convert
+    bits = float_to_bits(value)
+    magnitude = bits & 0x7FFFFFFF
+    if magnitude >= HALF_OVERFLOW:
+        half = np.int64(0x7E00) if magnitude > INFINITY else np.int64(0x7C00)
+    elif magnitude < HALF_MIN_NORMAL:  # the addition rounds to a multiple of 2^-24
+        half = float_to_bits(bits_to_float(magnitude) + np.float32(0.5)) - 0x3F000000
+    else:
+        half = (magnitude - 0x38000000 + 0xFFF + ((magnitude >> 13) & 1)) >> 13
+    return np.uint16(half | ((bits >> 16) & 0x8000))
