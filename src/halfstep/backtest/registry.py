@@ -8,14 +8,14 @@ because results are read over all seeds; a changed program or other bars are.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 REGISTRY = Path("runs") / "registry.jsonl"
 """Where every program of one working folder writes its trials."""
@@ -127,7 +127,7 @@ def sharpe_per_observation(returns: Float64[np.ndarray, " observation"]) -> floa
 
 
 def sharpe_by_observation(
-    log_growth: Float64[np.ndarray, " bar"], day: Sequence[int]
+    log_growth: Float64[np.ndarray, " bar"], day: Int64[np.ndarray, " bar"]
 ) -> dict[str, float | None]:
     """Return the Sharpe ratios of a path's simple returns per bar and per day.
 
@@ -135,7 +135,7 @@ def sharpe_by_observation(
         log_growth: ln(equity / equity before) of each bar.
         day: number of the server's day of each bar.
     """
-    _, first = np.unique(np.asarray(day), return_index=True)
+    _, first = np.unique(day, return_index=True)
     days = np.add.reduceat(log_growth, first) if len(log_growth) else log_growth
     return {
         "bar": sharpe_per_observation(np.expm1(log_growth)),
@@ -156,9 +156,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _identity(entry: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(entry[key] for key in ("run", "configuration", "seed", "span", "figure")) + (
-        entry["days"][0],
-    )
+    return (*(entry[key] for key in ("run", "configuration", "seed", "span", "figure")), entry["days"][0])
 
 
 def _ends_in_half_a_line(path: Path) -> bool:

@@ -4,13 +4,14 @@ A worker process ends with its parent, also when that is killed. What a task rai
 tasks go on.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from halfstep.cli.user_code import imported
-from halfstep.errors import HalfstepError
+from halfstep.errors import DivergenceError, HalfstepError
 from halfstep.progress import Progress
 
 _SHARES = 100  # steps in which a task reports how far it is
@@ -94,6 +95,14 @@ def run_side_by_side(
     return failures
 
 
+def failed_tasks(failures: Mapping[str, Failure]) -> HalfstepError:
+    """Return the error of a program that cannot go on without all of its tasks."""
+    name, failure = next(iter(failures.items()))
+    others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+    kind = DivergenceError if failure.exit_status == DivergenceError.exit_status else HalfstepError
+    return kind(f"{name}{others} failed: {failure.error} The details are in {failure.log}.")
+
+
 class _Worker:
     """One process, and the task it works on."""
 
@@ -108,10 +117,8 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self._task, self._share = task, 0
-        try:
+        with contextlib.suppress(OSError):  # it died between two tasks: `listen` finds out
             self.connection.send((task.call, task.arguments, task.log))
-        except OSError:  # it died between two tasks: `listen` finds out
-            pass
 
     def listen(self, progress: Progress, failures: dict[str, Failure]) -> bool:
         """Take one message; returns whether the task has ended, well or not."""
