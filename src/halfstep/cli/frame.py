@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from rich.console import Console, RenderableType
 
 from halfstep import files
@@ -127,6 +128,7 @@ def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
     with request.folder(program.verb, Facts(data=market_facts(market), parents=parents)) as folder:
         screen = job.screen
         screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
+        torch.set_num_threads(request.config.run.threads)
         outcome = program.work(
             Job(
                 request=request, market=market, opened=job.opened, screen=screen, run_folder=folder,

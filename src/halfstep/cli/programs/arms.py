@@ -73,6 +73,7 @@ def run_arm(
         market,
         folder,
         progress,
+        encoder_folder=folder,
         contexts=contexts,
         store=store,
         optimizer=arm.optimizer,

@@ -97,26 +97,27 @@ def load_critic(folder: Path, config: Config, encoder_hash: str) -> Critic:
     return critic.eval()
 
 
-def contexts_of(encoder: Encoder, market: Market, folder: Path) -> Contexts:
-    """Return the context of every bar from the training span on, from the folder's table or encoded now.
+def contexts_of(encoder: Encoder, market: Market, folder: Path, *others: Path) -> Contexts:
+    """Return the context of every bar from the training span on: from a folder's table, or encoded now.
 
-    The table is a cache: one of another encoder, other bars or other features, or a damaged one, is made again.
+    The table is a cache: one of another encoder, other bars or other features, or a damaged one, counts as none. A new
+    table is kept in ``folder``; the ``others``, folders of earlier programs, are only read.
     """
-    path = model_file(folder, "context")
     key = {
         "format": CONTEXT_FORMAT, "encoder": weights_hash(encoder), "bars": market.bars.hash,
         "features": market.features.set_id, "first": market.spans.train[0],
     }  # fmt: skip
-    found = _read_contexts(path, key)
-    if found is not None:
-        return found
+    for each in (folder, *others):
+        found = _read_contexts(model_file(each, "context"), key)
+        if found is not None:
+            return found
     contexts = encode_contexts(
         encoder,
         torch.from_numpy(market.features.values),
         market.spans.train[0],
         settled=market.features.settled,
     )
-    with files.replacing(path) as temporary:
+    with files.replacing(model_file(folder, "context")) as temporary:
         save_file(
             {"rows": contexts.rows.contiguous()}, temporary, {"halfstep": json.dumps(key, sort_keys=True)}
         )

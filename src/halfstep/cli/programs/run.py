@@ -72,7 +72,7 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
             before, newest = newest, folder / f"20-research-r{number}"
             store = EpisodeStore.open(episodes_folder(before), expect=market.store_header)
             actor = study_policy(
-                config, market, folder / f"15-pilot-study-r{number}", progress, contexts=contexts, store=store,
+                config, market, folder / f"15-pilot-study-r{number}", progress, encoder_folder=pilot, contexts=contexts, store=store,
                 optimizer=optimizer, seed=seed,
             ).actor  # fmt: skip
             collect_round(

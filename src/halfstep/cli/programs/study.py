@@ -29,12 +29,14 @@ def study_policy(
     folder: Path,
     progress: Progress,
     *,
+    encoder_folder: Path,
     contexts: Contexts,
     store: EpisodeStore,
     optimizer: str,
     seed: int,
 ) -> StudyResult:
-    """Train critic and actor in a folder; continues what was interrupted there."""
+    """Train critic and actor in a folder, and carry their encoder on; continues what was interrupted there."""
+    carry_encoder(encoder_folder, folder)
     data = StudyData(
         store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
         train=market.spans.train, validation=market.spans.validation,
@@ -100,11 +102,10 @@ def _plan(job: Job[StudyInputs]) -> list[Step]:
 def _work(job: Job[StudyInputs]) -> Outcome:
     opened: _Opened = job.opened
     optimizer, seed = job.config.run.optimizer, job.config.run.seed
-    carry_encoder(opened.encoder_folder, job.folder.path)
-    contexts = contexts_of(opened.encoder, job.market, job.folder.path)
+    contexts = contexts_of(opened.encoder, job.market, job.folder.path, opened.encoder_folder)
     result = study_policy(
-        job.config, job.market, job.folder.path, job.progress, contexts=contexts, store=opened.store,
-        optimizer=optimizer, seed=seed,
+        job.config, job.market, job.folder.path, job.progress, encoder_folder=opened.encoder_folder,
+        contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
     return Outcome(
@@ -123,8 +124,9 @@ def _validation_table(result: StudyResult) -> Table:
     table = Table(title="The mean action on the validation span")
     for heading in ("update", "log growth", "deals", ""):
         table.add_column(heading, justify="right")
+    best = max(result.validation, key=lambda point: point["log_growth"])  # the first of equals
     for point in result.validation:
-        kept = "kept" if point["log_growth"] == result.log_growth else ""
+        kept = "kept" if point is best else ""
         table.add_row(f"{point['update']:,}", f"{point['log_growth']:+.5f}", f"{point['deals']:.0f}", kept)
     return table
 
