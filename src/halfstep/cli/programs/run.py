@@ -19,6 +19,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from halfstep import files
+from halfstep.backtest.registry import record_trials
 from halfstep.backtest.report import ReportData, write_report
 from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
@@ -26,10 +27,12 @@ from halfstep.cli.programs.arms import arms_of, run_arms
 from halfstep.cli.programs.episodes import begin_store, episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
 from halfstep.cli.programs.summary import summarise
 from halfstep.cli.programs.timing import step_times
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import ResearchReport, research
@@ -47,8 +50,13 @@ def run_all(
     if not (folder / "bars.parquet").exists():
         write_bars(market.bars, folder / "bars.parquet")
     episodes = collect(config, market, folder, progress)
-    openings = open_test(folder, market)
-    arms = run_arms(config, arms_of(config), episodes_folder(episodes), folder / "50-arms", progress)
+    openings = open_test(folder, market)  # before an arm trades it
+    arms, failures = run_arms(
+        config, arms_of(config), episodes_folder(episodes), folder / "50-arms", progress
+    )
+    if failures:
+        raise failed_tasks(failures)
+    record_trials(arm_trials(config, market, arms, program="run", run=folder))
     times = _timing(config, market, folder / "70-timing.json")
     data, metrics = summarise(config, market, arms, times, folder / "50-arms", openings=openings)
     write_report(data, folder / "report" / "report.html")

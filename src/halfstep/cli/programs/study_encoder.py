@@ -19,12 +19,19 @@ from halfstep.training.policy import Contexts
 def study_encoder(
     config: Config, market: Market, folder: Path, progress: Progress, *, optimizer: str, seed: int
 ) -> tuple[EncoderResult, Contexts]:
-    """Train an encoder in a folder, and encode every bar with it; continues what was interrupted there."""
-    result = train_encoder(
+    """Train an encoder in a folder, and encode every bar with it."""
+    result = fit_encoder(config, market, folder, progress, optimizer=optimizer, seed=seed)
+    return result, contexts_of(result.encoder, market, folder)
+
+
+def fit_encoder(
+    config: Config, market: Market, folder: Path, progress: Progress, *, optimizer: str, seed: int
+) -> EncoderResult:
+    """Train an encoder in a folder; continues what was interrupted there."""
+    return train_encoder(
         model_config(config), encoder_data(market), config.study_encoder, optimizer=optimizer,
         optimizer_settings=config.optim, seed=seed, folder=folder, progress=progress,
     )  # fmt: skip
-    return result, contexts_of(result.encoder, market, folder)
 
 
 def encoder_metrics(result: EncoderResult, *, optimizer: str, seed: int) -> dict[str, Any]:
