@@ -175,9 +175,9 @@ def test_labels_see_the_horizon_and_the_span_only(planted: OracleTable) -> None:
         cases = np.full(3, bar), np.full(3, 10_000.0), np.array([0.0, 0.5, -0.5])
         return oracle_labels(other, *cases).tobytes()
 
-    unchanged = labels_with(900, 300)
-    assert labels_with(325, 300) == unchanged  # the bar after t + 24
-    assert labels_with(324, 300) != unchanged
+    unchanged = [labels_with(900, bar) for bar in range(300, 330)]
+    assert [labels_with(bar + 25, bar) for bar in range(300, 330)] == unchanged
+    assert [labels_with(bar + 24, bar) for bar in range(300, 330)] != unchanged
     assert labels_with(880, 870) == labels_with(900, 870)  # the span ends at 880
     with pytest.raises(ValueError, match="bar: 879 to 879, must lie in 0 to 878"):
         oracle_labels(planted, np.array([879]), EQUITY, FLAT)
