@@ -128,11 +128,11 @@ def test_interrupted_study_resumes_to_the_same_bytes(
     assert made[0] == 33  # thirty updates and three that did not happen: nothing was done twice
     assert resumed.validation == unbroken.validation
     assert resumed.warnings == unbroken.warnings
-    names = {path.name for path in (tmp_path / "a").glob("*.safetensors")}
+    names = {path.name for path in (tmp_path / "a").glob("models/*.safetensors")}
     assert {"actor.safetensors", "critic.safetensors"} <= names
     assert ("critics.safetensors" in names) == (kind in ("td", "awr"))
     assert ("value.safetensors" in names) == (kind == "awr")
-    for name in (*names, "study-metrics.jsonl"):
+    for name in (*(f"models/{name}" for name in names), "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -236,7 +236,7 @@ def test_study_never_reads_the_test_span(world: World, tmp_path: Path, kind: str
     with no_test_bars(world) as blind:
         other = run(blind, tmp_path / "b", settings)
     assert plain.validation == other.validation
-    for name in ("actor.safetensors", "critic.safetensors"):
+    for name in ("models/actor.safetensors", "models/critic.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

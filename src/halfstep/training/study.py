@@ -89,17 +89,18 @@ def study(
     """Train critic and actor; continues where an interrupted training of the same folder stopped.
 
     Args:
-        previous: folder of an earlier round's networks, which this one goes on from; None: fresh ones.
+        folder: its ``models/`` gets the networks, its ``metrics.jsonl`` the curves.
+        previous: folder of an earlier round, whose networks this one goes on from; None: fresh ones.
     """
     began = time.perf_counter()
     networks = build_networks(config, settings, seed=seed)
     if previous is not None:
-        load_networks(networks, previous, encoder_hash=data.contexts.encoder_hash)
+        load_networks(networks, previous / "models", encoder_hash=data.contexts.encoder_hash)
     first_weights = _weights(networks)
     batches = Batches(data, settings, seed)
     trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed)
     validation = Validation(data, config.policy.lot_cap, seed)
-    checkpoint = Checkpoint(folder / "study-checkpoint.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "study.pt")
     state: dict[str, Any] = checkpoint.load() or {
         "update": 0, "curve": [], "validation": [], "best": None, "bytes": 0,
     }  # fmt: skip
@@ -122,7 +123,7 @@ def study(
             if best_of(state["validation"]) == len(state["validation"]) - 1:
                 state["best"] = _weights(networks)
             state["bytes"] = trainer.state_bytes
-            write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
+            write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
         if is_evaluated or checkpoint.is_due:
             checkpoint.save(state | {"trainer": trainer.state_dict()})
     progress.finish()
@@ -130,7 +131,7 @@ def study(
     warnings = (*batches.warnings, *trainer.warnings(first_weights), *sameness_warning(kept))
     for name, module in networks.trained.items():
         module.load_state_dict(state["best"][name])
-    save_networks(networks, folder, encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
+    save_networks(networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
     return StudyResult(
         actor=networks.actor, critic=networks.critic, curve=state["curve"], validation=state["validation"],
         log_growth=kept["log_growth"], state_bytes=state["bytes"], updates=state["update"], scale=batches.scale,
