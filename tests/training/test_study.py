@@ -11,7 +11,7 @@ import torch
 
 from halfstep.errors import DivergenceError
 from halfstep.nn.presets import preset
-from halfstep.training import loop
+from halfstep.training import checkpoint
 from halfstep.training.loop import Learner
 from halfstep.training.networks import Networks, build_networks
 from halfstep.training.samples import Batches
@@ -20,7 +20,7 @@ from halfstep.training.study import StudyResult, Trainer, study
 
 from .conftest import World
 
-SETTINGS = StudySettings(updates=30, batch=32, eval_every=15)
+SETTINGS = StudySettings(updates=14, batch=32, eval_every=7)
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},
     "published": dict(PUBLISHED_STUDY),
@@ -111,12 +111,12 @@ def test_interrupted_study_resumes_to_the_same_bytes(
 ) -> None:
     settings = replace(SETTINGS, **KINDS[kind])
     unbroken = run(world, tmp_path / "a", settings)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
     original, made = Trainer.update, [0]
 
     def interrupted(self: Trainer, number: int) -> dict[str, float]:
         made[0] += 1
-        if made[0] in (7, 18, 25):
+        if made[0] in (4, 9, 13):
             raise KeyboardInterrupt
         return original(self, number)
 
@@ -125,7 +125,7 @@ def test_interrupted_study_resumes_to_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             run(world, tmp_path / "b", settings)
     resumed = run(world, tmp_path / "b", settings)
-    assert made[0] == 33  # thirty updates and three that did not happen: nothing was done twice
+    assert made[0] == 17  # fourteen updates and three that did not happen: nothing was done twice
     assert resumed.validation == unbroken.validation
     assert resumed.warnings == unbroken.warnings
     names = {path.name for path in (tmp_path / "a").glob("models/*.safetensors")}
@@ -138,7 +138,7 @@ def test_interrupted_study_resumes_to_the_same_bytes(
 
 @pytest.mark.parametrize("kind", ["default", "awr"])
 def test_a_round_goes_on_from_the_networks_of_the_one_before(world: World, tmp_path: Path, kind: str) -> None:
-    settings = replace(SETTINGS, updates=15, **KINDS[kind])
+    settings = replace(SETTINGS, updates=7, **KINDS[kind])
     first = run(world, tmp_path / "a", settings)
     still = run(
         world, tmp_path / "b", replace(settings, updates=1), previous=tmp_path / "a",
@@ -151,8 +151,8 @@ def test_a_round_goes_on_from_the_networks_of_the_one_before(world: World, tmp_p
 
 
 def test_kept_weights_are_those_of_the_greatest_validation_growth(world: World, folder: Path) -> None:
-    result = run(world, folder, replace(SETTINGS, updates=45))
-    assert [point["update"] for point in result.validation] == [15, 30, 45]
+    result = run(world, folder, replace(SETTINGS, updates=21))
+    assert [point["update"] for point in result.validation] == [7, 14, 21]
     assert result.log_growth == max(point["log_growth"] for point in result.validation)
 
 
@@ -197,7 +197,7 @@ def test_updates_without_a_gradient_are_counted(world: World, folder: Path) -> N
 def test_divergence_names_update_parameters_and_checkpoint(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     original = Trainer.update
 
     def poisoned(self: Trainer, number: int) -> dict[str, float]:

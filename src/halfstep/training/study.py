@@ -20,7 +20,8 @@ from halfstep.nn.config import ModelConfig
 from halfstep.nn.policy import Actor, Critic
 from halfstep.progress import SILENT, Progress
 from halfstep.training import objectives
-from halfstep.training.loop import Checkpoint, Learner, Point, write_metric_lines
+from halfstep.training.checkpoint import Checkpoint
+from halfstep.training.loop import Learner, Point, write_metric_lines
 from halfstep.training.networks import (
     Networks,
     build_networks,
@@ -100,32 +101,33 @@ def study(
     batches = Batches(data, settings, seed)
     trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed)
     validation = Validation(data, config.policy.lot_cap, seed)
-    checkpoint = Checkpoint(folder / "checkpoints" / "study.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "study")
     state: dict[str, Any] = checkpoint.load() or {
         "update": 0, "curve": [], "validation": [], "best": None, "bytes": 0,
     }  # fmt: skip
-    if "trainer" in state:
-        trainer.load_state_dict(state["trainer"])
+    if "learners" in state:
+        trainer.load_state_dict(state)
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
-    for update in range(state["update"], settings.updates):
-        if is_exhausted(state["validation"], settings.patience):
-            break
-        with checkpoint.named_on_divergence():
-            terms = trainer.update(update)
-        if update % LOG_EVERY == LOG_EVERY - 1:
-            state["curve"].append({"update": update + 1, **terms})
-        progress.advance(1, critic=terms["critic"], actor=terms["actor"])
-        state["update"] = update + 1
-        is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
-        if is_evaluated:
-            state["validation"].append(validation.trade(networks.actor, update + 1))
-            if best_of(state["validation"]) == len(state["validation"]) - 1:
-                state["best"] = _weights(networks)
-            state["bytes"] = trainer.state_bytes
-            write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
-        if is_evaluated or checkpoint.is_due:
-            checkpoint.save(state | {"trainer": trainer.state_dict()})
+    with checkpoint:  # an interrupt waits for a whole update
+        for update in range(state["update"], settings.updates):
+            if is_exhausted(state["validation"], settings.patience):
+                break
+            with checkpoint.named_on_divergence():
+                terms = trainer.update(update)
+            if update % LOG_EVERY == LOG_EVERY - 1:
+                state["curve"].append({"update": update + 1, **terms})
+            progress.advance(1, critic=terms["critic"], actor=terms["actor"])
+            state["update"] = update + 1
+            is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
+            if is_evaluated:
+                state["validation"].append(validation.trade(networks.actor, update + 1))
+                if best_of(state["validation"]) == len(state["validation"]) - 1:
+                    state["best"] = _weights(networks)
+                state["bytes"] = trainer.state_bytes
+                write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
+            if is_evaluated or checkpoint.is_due:
+                checkpoint.save(state | trainer.state_dict(), step=update + 1)
     progress.finish()
     kept = state["validation"][best_of(state["validation"])]
     warnings = (*batches.warnings, *trainer.warnings(first_weights), *sameness_warning(kept))
