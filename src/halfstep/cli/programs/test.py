@@ -101,16 +101,13 @@ def _open_model(folder: Path, config: Config, market: Market) -> Model:
     )  # fmt: skip
 
 
-def test_model(model: Model, market: Market, *, sampling_seed: int | None = None) -> dict[str, Any]:
+def record_of_model(model: Model, market: Market, *, sampling_seed: int | None) -> dict[str, Any]:
     """Return the record of one model's pass over the test span; its actions are drawn where a seed is given."""
     contexts = contexts_of(model.encoder, market, None, model.folder)
     policy: Policy = NeuralPolicy(model.actor, contexts)
     record = test_record(market, policy if sampling_seed is None else SampledPolicy(policy, sampling_seed))
     about = {"models": str(model.folder), "optimizer": model.optimizer, "seed": model.seed}
     return about | {"test": record}
-
-
-test_model.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name
 
 
 def rows_over_models(
@@ -172,7 +169,7 @@ def _work(job: Job[TestInputs]) -> Outcome:
         path = folder / "tests" / f"model-{place}.json"
         if not path.exists():
             with torch.inference_mode():
-                record = test_model(
+                record = record_of_model(
                     model, market, sampling_seed=job.inputs.seed if job.inputs.sampled else None
                 )
             files.write_json(path, record)
