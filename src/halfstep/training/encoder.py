@@ -19,7 +19,8 @@ from halfstep.nn.encoder import Encoder
 from halfstep.nn.loss import fredf_loss
 from halfstep.progress import SILENT, Progress
 from halfstep.training.batches import make_batches
-from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
+from halfstep.training.loop import Checkpoint, Learner, Point, write_metric_lines
+from halfstep.training.optimizers import measured_state_bytes
 from halfstep.training.settings import EncoderTraining, OptimizerSettings
 from halfstep.training.windows import (
     EncoderData,
@@ -101,7 +102,8 @@ def train_encoder(
             output, y = batches.forecast(epoch, number)
             target = standardised_target(encoder, y, output.stats)
             loss_terms = fredf_loss(output.latent, target, settings.alpha)
-            learner.update(loss_terms.total)
+            with checkpoint.named_on_divergence():
+                learner.update(loss_terms.total)
             loss = loss_terms.total.item()
             progress.advance(len(y), loss=loss)
             state["batch"], state["carried"] = number + 1, batches.carried

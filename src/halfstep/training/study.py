@@ -40,7 +40,8 @@ from halfstep.nn.config import ModelConfig
 from halfstep.nn.gaussian import kl_to_standard_normal
 from halfstep.nn.policy import Actor, Critic
 from halfstep.progress import SILENT, Progress
-from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
+from halfstep.training.loop import Checkpoint, Learner, Point, write_metric_lines
+from halfstep.training.optimizers import measured_state_bytes
 from halfstep.training.policy import Contexts, NeuralPolicy
 from halfstep.training.settings import OptimizerSettings, StudySettings
 
@@ -118,7 +119,8 @@ def study(
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
     for update in range(state["update"], settings.updates):
-        losses = _update(batches.at(update), actor, critic, learners, settings, seed, update)
+        with checkpoint.named_on_divergence():
+            losses = _update(batches.at(update), actor, critic, learners, settings, seed, update)
         if update % LOG_EVERY == LOG_EVERY - 1:
             state["curve"].append({"update": update + 1, **losses})
         progress.advance(1, **losses)

@@ -20,12 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from halfstep import files
+from halfstep.backtest.registry import record_trials
 from halfstep.backtest.report import ReportData, write_report
 from halfstep.cli.console import PLAIN_WIDTH
 from halfstep.cli.programs.arms import Arm, arms_of, contexts_of, fit_encoder, fit_policy, run_arms
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.summary import summarise
 from halfstep.cli.programs.timing import step_times
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.cli.run_folder import RunFolder
 from halfstep.config.tables import Config
 from halfstep.errors import ResumeError
@@ -44,7 +47,12 @@ def run_all(
     torch.set_num_threads(config.run.threads)
     _record_data(folder, market)
     rounds = collect(config, market, folder.path, progress)
-    arms = run_arms(config, arms_of(config), folder.path / "20-episodes", folder.path / "50-arms", progress)
+    arms, failures = run_arms(
+        config, arms_of(config), folder.path / "20-episodes", folder.path / "50-arms", progress
+    )
+    if failures:
+        raise failed_tasks(failures)
+    record_trials(arm_trials(config, market, arms, program="run", run=folder.path))
     openings = _open_test(folder, market)
     times = _timing(config, market, folder.path / "70-timing.json")
     data, metrics = summarise(config, market, arms, times, folder.path / "50-arms", openings=openings)

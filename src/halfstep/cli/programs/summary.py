@@ -11,6 +11,7 @@ from halfstep.backtest.baselines import random_band, simple_baselines
 from halfstep.backtest.metrics import Row, compute_rows, money, number, percent
 from halfstep.backtest.report import BaselineLine, Curve, Forecast, OptimizerFigures, ReportData
 from halfstep.backtest.statistics import (
+    SEEDS_FOR_A_VERDICT,
     compare_paired,
     interquartile_mean,
     seed_interval,
@@ -30,7 +31,6 @@ from halfstep.training.encoder import encoder_facts
 from halfstep.training.windows import WindowTable, forecasts
 
 FEW_POSITIONS = 100
-SEEDS_FOR_A_VERDICT = 5
 
 
 def summarise(

@@ -8,7 +8,7 @@ import torch
 from halfstep.cli.programs.arms import model_config
 from halfstep.config.tables import Config
 from halfstep.nn.build import build_actor, build_critic, build_encoder
-from halfstep.training.loop import make_optimizer
+from halfstep.training.optimizers import make_optimizer
 
 
 def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, float]:
