@@ -1,19 +1,22 @@
 """A report of made-up numbers in which everything appears: for tests of the page, the charts and the twins."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from halfstep.backtest import content
 from halfstep.backtest.content import Banner, Report
-from halfstep.backtest.figures import Row, Table, TableKind, Unit, table, text_of
+from halfstep.backtest.figures import Row, TableKind, Unit, table, text_of
 
 DEPOSIT = 10_000.0
 FIRST = 1_512_086_400  # 2017-12-01
 
 
-def made_up_report(*, bars: int = 500, positions: int = 130, seeds: int = 5, seed: int = 0, years: int = 1) -> Report:
+def made_up_report(
+    *, bars: int = 500, positions: int = 130, seeds: int = 5, seed: int = 0, years: int = 1
+) -> Report:
     """Return a report; with 0 positions, or 1, or 1 seed, what then is not defined is None or absent."""
     rng = np.random.default_rng(seed)
     net = rng.normal(1.0, 20.0, positions)
@@ -36,7 +39,7 @@ def made_up_report(*, bars: int = 500, positions: int = 130, seeds: int = 5, see
             row("history_quality", 0.9941, "share"), row("net_profit", total, "money"),
             row("profit_factor", None if not positions else 1.12, "ratio"),
             row("equity_dd_maximal", 829.54, "money", text="829.54 (19.27%)"),
-            row("sharpe_ratio", None, "ratio", note="fewer than 2 values"), row("total_trades", positions, "count"),
+            row("sharpe_ratio", None, "ratio", note="fewer than 2 values"), row("total_trades", float(positions), "count"),
             row("corr_profit_mfe", 0.7 if positions > 2 else None, "ratio"), row("corr_profit_mae", 0.6 if positions > 2 else None, "ratio"),
             row("holding_mean", 18_000.0 if positions else None, "seconds"),
         ),
@@ -60,8 +63,6 @@ def row(
 
 def without(report: Report, *keys: str) -> Report:
     """Return the report without some tables."""
-    from dataclasses import replace
-
     return replace(report, tables=tuple(each for each in report.tables if each.kind.key not in keys))
 
 
@@ -150,14 +151,13 @@ def _optimizers(rng: np.random.Generator) -> dict[str, list[object]]:
     kind: TableKind = content.OPTIMIZERS
     for column in kind.columns:
         if column.unit == "text":
-            record[column.name] = [f"{name} - adamw: {'no verdict, too few seeds' if 'verdict' in column.name else 'measured'}" for name in OPTIMIZERS]
+            record[column.name] = [
+                f"{name} - adamw: {'no verdict, too few seeds' if 'verdict' in column.name else 'measured'}"
+                for name in OPTIMIZERS
+            ]
         elif column.unit in ("count", "bytes"):
             record[column.name] = [550_000, 1_100_000, 561_000]
         else:
             record[column.name] = [None, *(float(value) for value in rng.uniform(0.3, 1.5, 2))]
     record["optimizer"] = list(OPTIMIZERS)
     return record
-
-
-def tables_of(report: Report) -> dict[str, Table]:
-    return {each.kind.key: each for each in report.tables}

@@ -86,7 +86,9 @@ def page(report: Report) -> str:
     groups = tuple(
         ChartGroup(title, tuple(charts[key] for key in keys if key in charts)) for title, keys in CHARTS
     )
-    tables = {table.kind.key: grid(report, table) for table in report.tables if table.kind.form in ("page", "list")}
+    tables = {
+        table.kind.key: grid(report, table) for table in report.tables if table.kind.form in ("page", "list")
+    }
     return _template("report.html.jinja").render(
         report=report,
         tester=_two_columns(report.tester, "Results", "Trades", first="total_trades"),
@@ -107,7 +109,11 @@ def grid(report: Report, table: Table) -> Grid:
     places = [index for index, column in enumerate(kind.columns) if column.name != "key"]
     cells = [
         [
-            Cell(f"{kind.key}.{record}.{kind.columns[place].name}", texts[row][place], _is_number(kind.columns[place]))
+            Cell(
+                f"{kind.key}.{record}.{kind.columns[place].name}",
+                texts[row][place],
+                _is_number(kind.columns[place]),
+            )
             for place in places
         ]
         for record, row in enumerate(shown_rows(table))

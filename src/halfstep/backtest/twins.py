@@ -87,7 +87,9 @@ def read_report(folder: Path) -> Report:
     for kind in TABLES:
         if kind.form == "page" and kind.key in words["tables"]:
             frames[kind.key] = table(kind, words["tables"][kind.key]).frame
-        elif kind.key in words["files"]:  # a table that the run made and somebody lost is no chart less, but an error
+        elif (
+            kind.key in words["files"]
+        ):  # a table that the run made and somebody lost is no chart less, but an error
             frames[kind.key] = _read_parquet(folder / "tables" / f"{kind.key}.parquet")
     return Report.of(words, frames)
 
@@ -110,5 +112,3 @@ def _read_parquet(path: Path) -> pl.DataFrame:
             f"{path}: not there, and only the run can make it again: halfstep run --resume {path.parents[2]}"
         )
     return pl.read_parquet(path)
-
-

@@ -215,7 +215,7 @@ def quality(parts: Float64[np.ndarray, " part"], overall: float) -> Chart:
     return draw("quality", title, message, plot, table=table, height=150)
 
 
-def _between(start: float, end: float) -> str:
+def _between(start: np.integer, end: np.integer) -> str:
     return f"on {day(end)}" if day(start) == day(end) else f"from {day(start)} to {day(end)}"
 
 

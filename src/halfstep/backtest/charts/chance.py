@@ -86,7 +86,7 @@ def seeds(
     return draw("seeds", title, message, plot, table=table, height=max(260, 100 + 28 * len(nets)))
 
 
-def random(nets: Float64[np.ndarray, " run"], ours: float, p: float, currency: str) -> Chart:
+def random(nets: Float64[np.ndarray, " run"], ours: float, p: float | None, currency: str) -> Chart:
     """Net profit of the random runs as a histogram, and ours."""
     title = "Against random trading"
     if not len(nets):
@@ -98,7 +98,7 @@ def random(nets: Float64[np.ndarray, " run"], ours: float, p: float, currency: s
     low, middle, high = np.percentile(nets, [5, 50, 95])
     message = (
         f"{count(len(nets))} random runs earn between {number(low, 2)} and {number(high, 2)} {currency} in nine of ten "
-        f"cases, {number(middle, 2)} in the middle; ours {number(ours, 2)}, p = {p:.3f}."
+        f"cases, {number(middle, 2)} in the middle; ours {number(ours, 2)}, p = {number(p, 3)}."
     )
     edges = np.histogram_bin_edges(nets, BINS)
     counts = np.histogram(nets, edges)[0]
@@ -107,7 +107,7 @@ def random(nets: Float64[np.ndarray, " run"], ours: float, p: float, currency: s
         axes = one_axes(figure, f"net profit, {currency}", "random runs")
         axes.stairs(counts, edges, fill=True, color=FAINT, alpha=0.55)
         axes.axvspan(low, high, color=FAINT, alpha=0.18, linewidth=0)
-        axes.axvline(ours, color=ORANGE, linewidth=2.6, linestyle="--", label=f"ours, p = {p:.3f}")
+        axes.axvline(ours, color=ORANGE, linewidth=2.6, linestyle="--", label=f"ours, p = {number(p, 3)}")
         thousands(axes.xaxis)
         axes.locator_params(axis="x", nbins=5)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))

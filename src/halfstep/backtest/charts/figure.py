@@ -138,9 +138,9 @@ def sample(count: int, *, rows: int = TABLE_ROWS) -> Int64[np.ndarray, " kept"]:
     return np.unique(np.linspace(0, max(0, count - 1), min(count, rows)).round().astype(np.int64))
 
 
-def table_note(count: int, source: str, *, rows: int = TABLE_ROWS) -> str:
-    """Say that a data table shows a part of ``count`` points, and where the whole is."""
-    return f"{min(count, rows)} of {number(count, 0)} points; all are in {source}." if count > rows else ""
+def table_note(points: int, source: str) -> str:
+    """Say that a data table shows a part of a curve's points, and where the whole is."""
+    return f"{TABLE_ROWS} of {count(points)} points; all are in {source}." if points > TABLE_ROWS else ""
 
 
 def dates(seconds: Num[np.ndarray, " point"]) -> np.ndarray:
@@ -160,12 +160,12 @@ def thousands(axis: Any, digits: int = 0) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits)))
 
 
-def count(value: float) -> str:
+def count(value: int | np.integer) -> str:
     """Return a whole number with no-break spaces between thousands."""
-    return text_of(value, "count")
+    return text_of(int(value), "count")
 
 
-def day(seconds: float) -> str:
+def day(seconds: int | np.integer) -> str:
     """Return ``18 Dec 2023`` of server seconds."""
     stamp = np.datetime64(int(seconds), "s").item()
     return f"{stamp.day}{SPACE}{stamp:%b}{SPACE}{stamp.year}"
@@ -179,6 +179,7 @@ def listed(parts: Sequence[str]) -> str:
 _TAG = re.compile(r"<[^>]+>")
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _FONT = re.compile(r"font: (?:\d+ )?([\d.]+)px [^;\"]*")
+_FAMILY = re.compile(r";? ?font-family: [^;\"]*")
 
 
 def _inline(key: str, title: str, message: str, document: str) -> str:
@@ -190,7 +191,7 @@ def _inline(key: str, title: str, message: str, document: str) -> str:
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)
-    svg = _FONT.sub(r"font-size: \1px", svg)
+    svg = _FAMILY.sub("", _FONT.sub(r"font-size: \1px", svg))
     svg = _TAG.sub(lambda tag: _LONG_NUMBER.sub(_short, tag[0]), svg)
     svg = re.sub(r"\n\s*", "\n", svg)
     box = re.search(r'viewBox="[^"]*"', svg)

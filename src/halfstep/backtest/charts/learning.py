@@ -161,13 +161,14 @@ def step_time(
         axes = one_axes(figure, "milliseconds per step", "")
         places = np.arange(len(names))
         values = [ms or 0.0 for ms in middle]
-        low = [0.0 if q is None else max(0.0, v - q[0]) for v, q in zip(values, quartiles, strict=True)]
-        high = [0.0 if q is None else max(0.0, q[1] - v) for v, q in zip(values, quartiles, strict=True)]
         bars = axes.barh(
-            places, values, 0.6, xerr=(low, high), ecolor=INK, capsize=4, color=[SERIES[i % 4] for i in places],
-            hatch=[HATCHES[i % 4] for i in places], edgecolor=PAPER, linewidth=0,
+            places, values, 0.6, color=[SERIES[i % len(SERIES)] for i in places],
+            hatch=[HATCHES[i % len(HATCHES)] for i in places], edgecolor=PAPER, linewidth=0,
         )  # fmt: skip
-        axes.bar_label(bars, ["--" if ms is None else f"{ms:.3g}" for ms in middle], padding=6, fontsize=14)
+        for place, pair in zip(places, quartiles, strict=True):
+            if pair is not None:
+                axes.hlines(place, *pair, color=INK, linewidth=3)
+        axes.bar_label(bars, ["--" if ms is None else f"{ms:.3g}" for ms in middle], padding=12, fontsize=14)
         axes.set_yticks(places, list(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.18)

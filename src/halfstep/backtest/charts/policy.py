@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from halfstep.backtest.charts.figure import (
     BLUE,
@@ -69,9 +70,11 @@ def actions(elements: Sequence[Histogram]) -> Chart:
                 )  # fmt: skip
             axes.set_title(element.name, fontsize=15)
             axes.locator_params(nbins=3)
-        figure.legend(
-            figure.axes[0].containers, ("as asked", "executed"), ncols=2, loc="outside upper center"
-        )
+        marks = [
+            Patch(facecolor=BLUE, label="as asked"),
+            Patch(facecolor=ORANGE, hatch="//", edgecolor=PAPER, linewidth=0, label="executed"),
+        ]
+        figure.legend(handles=marks, ncols=2, loc="outside upper center")
         figure.supylabel("% of decisions", fontsize=16)
 
     rows = tuple(
