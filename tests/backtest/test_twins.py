@@ -55,9 +55,7 @@ def test_csv_holds_full_values(report: Report, folder: Path) -> None:
         path = folder / "tables" / f"{table.kind.key}.csv"
         assert path.exists() == (table.kind.form in ("page", "list"))
         if path.exists():
-            assert pl.read_csv(path, schema=table.frame.schema).equals(
-                table.frame
-            )
+            assert pl.read_csv(path, schema=table.frame.schema).equals(table.frame)
 
 
 def test_what_is_not_defined_is_null_everywhere(folder: Path) -> None:
