@@ -103,9 +103,15 @@ class ResearchReport:
 
 
 def research(
-    task: ResearchTask,
-    store: EpisodeStore,
     *,
+    table: MarketTable,
+    rules: AccountRules,
+    policy: Policy,
+    settings: ResearchSettings,
+    store: EpisodeStore,
+    round_number: int,
+    span: tuple[int, int],
+    seed: int,
     jobs: int = 1,
     begin: Callable[[], object] | None = None,
     progress: Progress = SILENT,
@@ -115,9 +121,14 @@ def research(
     The noise and script of a pass depend on (seed, round, pass) only, not on grouping or ``jobs``.
 
     Args:
+        table, rules, policy, settings, round_number, span, seed: see `ResearchTask`.
+        store: takes the episodes.
         jobs: groups played side by side, each in a process of its own.
         begin: called first in every such process, for example to limit its threads.
     """
+    task = ResearchTask(
+        table=table, rules=rules, policy=policy, settings=settings, round_number=round_number, span=span, seed=seed
+    )  # fmt: skip
     todo = [k for k in range(len(task.groups)) if not _is_finished(store, task.shard(k))]
     paths = [len(passes) for passes in task.groups]
     progress.start(f"research round {task.round_number}", sum(paths) * task.steps, "decisions")
