@@ -160,12 +160,12 @@ def number(value: float | None, digits: int = 2) -> str:
     return UNDEFINED if value is None or not math.isfinite(value) else _grouped(value, digits)
 
 
-def _grouped(value: float, digits: int) -> str:
+def _grouped(value: float | int, digits: int) -> str:
     text = f"{value:,.{digits}f}".replace(",", SPACE)
     return text.removeprefix("-") if not text.strip("-0.") else text
 
 
-def _duration(value: float) -> str:
+def _duration(value: float | int) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -18,7 +18,12 @@ def smoke() -> Config:
             "study_encoder": {"epochs": 2, "patience": 2},
             "study": {"updates": 50, "eval_every": 25},
             "test": {"random_runs": 100, "bootstrap_draws": 500},
-            "compare": {"optimizers": ("adamw", "adam_mini"), "seeds": 2, "timing_rounds": 5},
+            "compare": {
+                "optimizers": ("adamw", "adam_mini"),
+                "seeds": 2,
+                "few_seeds": True,
+                "timing_rounds": 5,
+            },
             "run": {"rounds": 1},
         },
         source="recipe smoke",

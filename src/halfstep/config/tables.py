@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from halfstep.backtest.statistics import SEEDS_FOR_A_VERDICT
 from halfstep.broker.rules import AccountRules
 from halfstep.experience.settings import ResearchSettings
 from halfstep.training.settings import EncoderTraining, OptimizerSettings, StudySettings
@@ -103,8 +104,17 @@ class CompareSettings:
 
     optimizers: tuple[str, ...] = ("sgd", "adamw", "adam_mini")
     """Optimizers to compare; adamw must be among them, the others are paired with it seed by seed."""
+    scope: Literal["encoder", "chain"] = "chain"
+    """What each arm does: the encoder alone, or encoder, critic, actor and the test on one frozen store."""
     seeds: int = 5
-    """Seeds 1 ... n for each optimizer. Fewer than 5 give no verdict."""
+    """Seeds 1 ... n for each optimizer; fewer than 5 need few_seeds."""
+    few_seeds: bool = False
+    """Go on with fewer than 5 seeds; then no verdict is given."""
+    sweep: bool = False
+    """Choose the learning rates of AdamW and SGD first, by validation loss of the encoder on a seed of its own; the
+    other optimizers take AdamW's."""
+    code: tuple[Path, ...] = ()
+    """Python files that each process runs first: they call register_optimizer for optimizers of your own."""
     margin: float = 0.01
     """Equivalence margin, as a fraction of AdamW's mean validation loss."""
     headline: str = "adam_mini"
@@ -121,6 +131,13 @@ class CompareSettings:
             raise ValueError(f"headline: {self.headline!r}, must be one of {self.optimizers}.")
         if self.seeds < 1:
             raise ValueError(f"seeds: {self.seeds}, must be at least 1.")
+        if self.seeds < SEEDS_FOR_A_VERDICT and not self.few_seeds:
+            raise ValueError(
+                f"seeds: {self.seeds}, must be at least {SEEDS_FOR_A_VERDICT} for a verdict. "
+                "Add --compare.few-seeds to go on without one."
+            )
+        if len(set(self.optimizers)) < len(self.optimizers):
+            raise ValueError(f"optimizers: {self.optimizers}, must differ from each other.")
         if not 0 < self.margin < 1:
             raise ValueError(f"margin: {self.margin}, must lie between 0 and 1.")
 
@@ -130,7 +147,9 @@ class RunSettings:
     """The whole chain."""
 
     seed: int = 1
-    """Root seed of the shared part: pilot models and collected trajectories."""
+    """Root seed of every use of randomness; `run` and `compare` give each arm its own."""
+    optimizer: str = "adam_mini"
+    """Optimizer of what is trained once: study-encoder, study and the pilot of `run`."""
     rounds: int = 2
     """Rounds of collecting trajectories; from the second on, the pilot actor takes part."""
     threads: int = 1
