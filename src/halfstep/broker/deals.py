@@ -71,7 +71,8 @@ def results_by_side(log: DealLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     is_short = (log.records[..., c.D_SIDE][used] < 0).astype(np.int64)
     profit, swap, fee = (log.records[..., column][used] for column in (c.D_PROFIT, c.D_SWAP, c.D_COMMISSION))
     trades = np.bincount(is_short, log.records[..., c.D_IS_OUT][used], minlength=2)
-    return trades.astype(np.int64), np.bincount(is_short, profit + swap - fee, minlength=2)
+    results = np.bincount(is_short, profit + swap - fee, minlength=2)
+    return trades.astype(np.int64), np.asarray(results, np.float64)
 
 
 def deals_frame(

@@ -27,7 +27,11 @@ ACCEPTED = (
     "Accepted are histories of mql5.com signals (13 fields of MT4, 11 of MT5) and MT4 statements saved as CSV "
     "(14 fields), also as .gz."
 )
-FILLED, PENDING, MONEY = ("buy", "sell"), ("stop", "limit"), ("balance", "credit", "deposit", "withdrawal", "correction")
+FILLED, PENDING, MONEY = (
+    ("buy", "sell"),
+    ("stop", "limit"),
+    ("balance", "credit", "deposit", "withdrawal", "correction"),
+)
 KINDS = ("buy", "sell", "cancelled", "pending", "open", "balance", "footer")
 NUMBERS = (
     "open_volume", "close_volume", "open_price", "close_price", "sl", "tp", "commission", "swap", "taxes", "profit",
@@ -106,7 +110,7 @@ def read_history(path: Path) -> History:
     if not path.exists():
         raise MissingInputError(f"no deal history at {path}. Check the path. {ACCEPTED}")
     try:
-        table = read_table(path, data := read_bytes(path))
+        table = read_table(path, read_bytes(path))
     except FormatError as error:
         hint = error.hint if error.hint and "Accepted" not in error.hint else ACCEPTED
         raise FormatError(error.what, file=error.file, row=error.row, value=error.value, hint=hint) from None
@@ -119,7 +123,7 @@ def read_history(path: Path) -> History:
         counts[kind] += 1
         if kind in FILLED:
             filled.append(row)
-    counts["footer"] += rows.ragged(data)
+    counts["footer"] += rows.ragged()
     if not filled and not any(counts[kind] for kind in ("cancelled", "pending", "open", "balance")):
         raise FormatError(
             f"{found.width} fields, but no row is a buy, a sell or a balance operation", file=path,
@@ -137,7 +141,10 @@ def _format_of(table: Table, path: Path) -> HistoryFormat:
     if found is None:
         names = f": {listed(table.names)}" if table.names else ""
         raise FormatError(
-            f"{table.width} fields{names}, no known deal history", file=path, row=table.header_line, hint=ACCEPTED
+            f"{table.width} fields{names}, no known deal history",
+            file=path,
+            row=table.header_line,
+            hint=ACCEPTED,
         )
     return found
 
@@ -163,10 +170,12 @@ class _Rows:
                 return "cancelled" if self.text("close_time", row) else "pending"
         return "balance" if words[:1] and words[0] in MONEY else "footer"
 
-    def ragged(self, data: bytes) -> int:  # noqa: ARG002
+    def ragged(self) -> int:
         """Return the number of lines of another width, which are sums and remarks; a deal among them is an error."""
         lines = self.table.text.tobytes().decode("utf-8", errors="replace").split("\n")
-        for line, width in zip(self.table.ragged_lines.tolist(), self.table.ragged_counts.tolist(), strict=True):
+        for line, width in zip(
+            self.table.ragged_lines.tolist(), self.table.ragged_counts.tolist(), strict=True
+        ):
             cells = {cell.strip(' "').lower() for cell in lines[line - 1].split(self.table.separator)}
             if cells & set(FILLED):
                 raise CellError(

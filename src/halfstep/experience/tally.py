@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ HINTS = {
     Outcome.NONFINITE: "the policy returns NaN; its networks are broken, train them again",
     Outcome.STOPPED_OUT: "every position is liquidated; lower broker.lot_cap",
     Outcome.FILLED: "the policy trades on every bar and mostly pays the spread; give larger research.rho",
-    Outcome.HELD: "the policy never changes its position; raise research.passes, or check that the actor was trained",
+    Outcome.HELD: "the policy hardly ever changes its position; it may have learnt to, else train the actor longer",
 }
 
 
@@ -53,7 +53,7 @@ class Tally:
     results: npt.NDArray[np.float64]
 
     @classmethod
-    def empty(cls) -> Self:
+    def empty(cls) -> "Tally":
         """Return a tally of nothing."""
         return cls(
             episodes=0, terminated=0, outcomes=np.zeros(len(Outcome), np.int64), held=0,
@@ -63,7 +63,7 @@ class Tally:
     @classmethod
     def total(cls, parts: Iterable["Tally"]) -> "Tally":
         """Return the sum of tallies."""
-        whole: Tally = cls.empty()
+        whole = cls.empty()
         for part in parts:
             whole = cls(**{name: getattr(whole, name) + getattr(part, name) for name in cls.__slots__})
         return whole
@@ -78,7 +78,7 @@ class Tally:
         """Share of decisions after which a position was held; 0 without decisions."""
         return self.held / max(self.decisions, 1)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
         return {
             "episodes": self.episodes,
@@ -121,7 +121,7 @@ class Tally:
             if self.outcomes[outcome] > DEGENERATE_SHARE * n
         ]
         found += [
-            f"{row.max() / n:.1%} of actions have {name} in {row.argmax()}0-{row.argmax() + 1}0 % of its range: "
+            f"{row.max() / n:.1%} of actions have {name} in {10 * row.argmax()}-{10 * row.argmax() + 10} % of its range: "
             "the policy is constant there; train the actor longer, or raise the exploration."
             for name, row in zip(ELEMENTS, self.histograms, strict=True)
             if row.max() > DEGENERATE_SHARE * n

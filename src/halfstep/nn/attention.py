@@ -84,7 +84,7 @@ class AttentionLayer(nn.Module):
             self.norm2 = nn.LayerNorm(width, elementwise_affine=config.norm_affine)
         self._act = activation(config.activation)
 
-    def enter(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+    def enter(self, x: Float[Tensor, "*batch token width"]) -> Float[Tensor, "*batch token width"]:
         """Return what the attention reads: x, or u where the feed-forward part comes first."""
         return self._feed_forward(x) if self.feed_forward_first else x
 

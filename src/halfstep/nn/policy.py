@@ -63,7 +63,6 @@ class ContextNetwork(nn.Module):
         y: Tensor = self.out(self.trunk(self.stack(self.embed(x), prepared)))
         return y
 
-
     def fold(self, context: Float[Tensor, "context token width"]) -> Folded:
         """Return the attention of many paths over each context, see `CrossAttentionStack.fold`."""
         return self.stack.fold(context)

@@ -87,7 +87,9 @@ class NeuralPolicy:
         drawn = None
         if noise is not None:
             rest = -n % PATHS
-            account, noise = (np.pad(a, ((0, rest), (0, 0))) for a in (account, noise)) if rest else (account, noise)
+            account, noise = (
+                (np.pad(a, ((0, rest), (0, 0))) for a in (account, noise)) if rest else (account, noise)
+            )
             drawn = torch.from_numpy(noise)
         action = self._actor.act_folded(torch.from_numpy(account), prepared, row, drawn)
         return np.asarray(action[:n].double().numpy(), np.float64)
