@@ -8,7 +8,7 @@ import tomli_w
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import NoInputs, ShowConfigInputs, StudyInputs, TestInputs
+from halfstep.cli.inputs import NoInputs, ResearchInputs, ShowConfigInputs, StudyInputs, TestInputs
 from halfstep.config.load import changes_from, to_toml
 from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
@@ -30,6 +30,16 @@ def study_encoder(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("study-encoder", description, argv, NoInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study_encoder import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def research(description: str, argv: Sequence[str]) -> int:
+    """Bars, and an actor if there is one, to trajectories."""
+    tables = (*flags.MARKET_TABLES, "model", "research", "run")
+    request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.research import PROGRAM
 
     return run_program(PROGRAM, request)
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
 from halfstep.market.splits import REFERENCE_SPLIT
+from halfstep.training.settings import PUBLISHED_STUDY
 
 
 def default() -> Config:
@@ -55,7 +56,8 @@ def quick() -> Config:
 
 
 def reference() -> Config:
-    """Under two hours: EURUSD hours of 2023, tested on January 2024; more trajectories, longer training, ten seeds.
+    """Under two hours: EURUSD hours of 2023, tested on January 2024; more trajectories, longer training, ten seeds;
+    the series' algorithm without its defects.
 
     The file is given with ``--bars``; it must cover the spans of `REFERENCE_SPLIT` and 620 bars before them.
     """
@@ -69,7 +71,7 @@ def reference() -> Config:
             },
             "research": {"passes": 250, "group": 250},
             "study_encoder": {"epochs": 40, "patience": 5},
-            "study": {"updates": 5000, "eval_every": 500},
+            "study": {**PUBLISHED_STUDY, "updates": 5000, "eval_every": 500},
             "compare": {"seeds": 10},
             "run": {"rounds": 4},
         },
