@@ -56,10 +56,9 @@ def quick() -> Config:
 
 
 def reference() -> Config:
-    """Under two hours: EURUSD hours of 2023, tested on January 2024; more trajectories, longer training, ten seeds;
-    the series' algorithm without its defects.
+    """Under two hours: EURUSD hours of 2023, tested on January 2024; longer training, ten seeds.
 
-    The file is given with ``--bars``; it must cover the spans of `REFERENCE_SPLIT` and 620 bars before them.
+    It is the series' algorithm without its defects. The file is given with ``--bars``; it must cover the spans of `REFERENCE_SPLIT` and 620 bars before them.
     """
     return merged(
         Config(recipe="reference"),
