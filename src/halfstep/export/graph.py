@@ -50,7 +50,7 @@ class Decoding:
         """Return the decoding that the broker of a test does."""
         return cls(
             floor=rules.floor, lot_step=instrument.lot_step, lot_min=instrument.lot_min,
-            lot_cap=min(rules.lot_cap, instrument.lot_max), level_scale=instrument.level_scale_points,
+            lot_cap=min(rules.lot_cap, instrument.lot_max), level_scale=float(instrument.level_scale_points),
             per_10k=rules.volume_unit == "lots_per_10k",
         )  # fmt: skip
 
