@@ -27,6 +27,7 @@ from halfstep.cli.programs.arms import arms_of, run_arms
 from halfstep.cli.programs.episodes import begin_store, episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
@@ -50,7 +51,7 @@ def run_all(
     if not (folder / "bars.parquet").exists():
         write_bars(market.bars, folder / "bars.parquet")
     episodes = collect(config, market, folder, progress)
-    openings = open_test(folder, market)  # before an arm trades it
+    openings = open_test(config, market, folder)  # before an arm trades it
     arms, failures = run_arms(
         config, arms_of(config), episodes_folder(episodes), folder / "50-arms", progress
     )
@@ -126,22 +127,6 @@ def metric_lines(folder: Path) -> list[str]:
         for path in sorted(folder.glob("*/**/metrics.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
-
-
-def open_test(folder: Path, market: Market) -> int:
-    """Record that this run opens its test span in ``runs/openings.jsonl``; returns how often it was opened."""
-    log = Path("runs") / "openings.jsonl"
-    span = {"bars": market.bars.hash, "span": list(market.split.test)}
-    entry = {**span, "run": str(folder.absolute())}
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    entries = [json.loads(line) for line in lines]
-    if entry not in entries:
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a", encoding="utf-8") as stream:  # one short line: whole, also beside other processes
-            stream.write(json.dumps(entry) + "\n")
-        entries.append(entry)
-    same = [line for line in entries if line | span == line]
-    return same.index(entry) + 1
 
 
 def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
