@@ -5,7 +5,7 @@ finished, another one continues where it stopped.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -152,23 +152,31 @@ def run_arms(
     scope: Scope = "chain",
 ) -> ArmResults:
     """Run every unfinished arm, several side by side; the records of all that ended well, and what failed."""
-    todo = [arm for arm in arms if not (folder / arm.name / "arm.json").exists()]
-    tree = config.model_dump(mode="json")
-    tasks = [
-        Task(
-            name=arm.name, call=_run_arm, log=folder / arm.name / "log.txt",
-            arguments=(tree, arm, store_folder, folder / arm.name, scope),
-        )
-        for arm in todo
-    ]  # fmt: skip
+    tasks = {arm.name: arm_task(config, arm, store_folder, folder / arm.name, scope=scope) for arm in arms}
     progress.start(f"{len(arms)} arms (optimizer, seed)", 100 * len(arms), "%")
-    progress.advance(100 * (len(arms) - len(todo)))
-    failures = run_side_by_side(
-        tasks, processes=config.run.processes, threads=config.run.threads, code=config.compare.code,
-        progress=progress,
-    )  # fmt: skip
+    failures = run_unfinished(config, tasks, folder, progress)
     progress.finish()
     return ArmResults([read_arm(folder / arm.name) for arm in arms if arm.name not in failures], failures)
+
+
+def arm_task(config: Config, arm: Arm, store_folder: Path, folder: Path, *, scope: Scope) -> Task:
+    """Return the task of one arm in a folder; ``config`` may differ from that of other arms."""
+    return Task(
+        name=folder.name, call=_run_arm, log=folder / "log.txt",
+        arguments=(config.model_dump(mode="json"), arm, store_folder, folder, scope),
+    )  # fmt: skip
+
+
+def run_unfinished(
+    config: Config, tasks: Mapping[str, Task], folder: Path, progress: Progress
+) -> dict[str, Failure]:
+    """Run the tasks of the arms below a folder that are not finished; counts all, a hundred for each."""
+    todo = [task for name, task in tasks.items() if not (folder / name / "arm.json").exists()]
+    progress.advance(100 * (len(tasks) - len(todo)))
+    return run_side_by_side(
+        todo, processes=config.run.processes, threads=config.run.threads, code=config.compare.code,
+        progress=progress,
+    )  # fmt: skip
 
 
 def read_arm(folder: Path) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def _encoder_record(arm: Arm, encoder: EncoderResult) -> dict[str, Any]:
         "optimizer": arm.optimizer,
         "seed": arm.seed,
         "encoder": {
-            "curve": encoder.curve, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
+            "curve": encoder.curve, "losses": encoder.losses, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
             "naive_mse": encoder.naive_mse, "skill": encoder.skill, "updates": encoder.updates,
         },
         "state_bytes": encoder.state_bytes,

@@ -25,6 +25,7 @@ from halfstep.backtest.report import ReportData, write_report
 from halfstep.cli.console import PLAIN_WIDTH
 from halfstep.cli.programs.arms import Arm, arms_of, contexts_of, fit_encoder, fit_policy, run_arms
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.summary import summarise
 from halfstep.cli.programs.timing import step_times
@@ -53,7 +54,7 @@ def run_all(
     if failures:
         raise failed_tasks(failures)
     record_trials(arm_trials(config, market, arms, program="run", run=folder.path))
-    openings = _open_test(folder, market)
+    openings = open_test(config, market, folder.path)
     times = _timing(config, market, folder.path / "70-timing.json")
     data, metrics = summarise(config, market, arms, times, folder.path / "50-arms", openings=openings)
     write_report(data, folder.path / "report" / "report.html")
@@ -133,22 +134,6 @@ def _record_data(folder: RunFolder, market: Market) -> None:
         write_bars(market.bars, folder.path / "bars.parquet")
         files.write_json(path, facts)
     folder.record(data=facts)
-
-
-def _open_test(folder: RunFolder, market: Market) -> int:
-    """Record that this run opens its test span in ``runs/openings.jsonl``; returns how often it was opened."""
-    log = Path("runs") / "openings.jsonl"
-    span = {"bars": market.bars.hash, "span": list(market.split.test)}
-    entry = {**span, "run": str(folder.path.absolute())}
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    entries = [json.loads(line) for line in lines]
-    if entry not in entries:
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a", encoding="utf-8") as stream:  # one short line: whole, also beside other processes
-            stream.write(json.dumps(entry) + "\n")
-        entries.append(entry)
-    same = [line for line in entries if line | span == line]
-    return same.index(entry) + 1
 
 
 def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
