@@ -54,9 +54,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_tree(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and hashes of all files below a folder."""
+    if path.is_file():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def remove_stale_temporaries(folder: Path) -> None:
     """Delete what writers that no longer live left below ``folder``."""
-    for temporary in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+    for temporary in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
         pid = temporary.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
         if not (pid.isdecimal() and is_alive(int(pid))):
             temporary.unlink(missing_ok=True)

@@ -81,8 +81,8 @@ def test_selection_never_reads_the_test_span(world: World, tmp_path: Path) -> No
     plain = train(world, tmp_path / "a")
     other = train(world, tmp_path / "b", data=replace(world.encoder_data, values=blind))
     assert plain.curve == other.curve
-    assert (tmp_path / "a" / "encoder.safetensors").read_bytes() == (
-        tmp_path / "b" / "encoder.safetensors"
+    assert (tmp_path / "a" / "models" / "encoder.safetensors").read_bytes() == (
+        tmp_path / "b" / "models" / "encoder.safetensors"
     ).read_bytes()
 
 
@@ -152,7 +152,7 @@ def test_interrupted_training_resumes_to_the_same_bytes(
     resumed = train(world, tmp_path / "b", progress=SILENT)
     assert resumed.curve == unbroken.curve
     assert resumed.updates == unbroken.updates
-    for name in ("encoder.safetensors", "encoder-metrics.jsonl"):
+    for name in ("models/encoder.safetensors", "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

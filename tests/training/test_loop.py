@@ -134,4 +134,4 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"discount: 0.0, must lie in"):
         StudySettings(discount=0.0)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_metric_lines(tmp_path / "lines.jsonl", [{"loss": float("nan")}])
+        write_metric_lines(tmp_path, "encoder", [{"loss": float("nan")}], seed=1)

@@ -200,7 +200,7 @@ def test_interrupted_study_resumes_to_the_same_bytes(
     resumed = run(world, tmp_path / "b")
     assert made[0] == 33  # thirty updates and three that did not happen: nothing was done twice
     assert resumed.validation == unbroken.validation
-    for name in ("actor.safetensors", "critic.safetensors", "study-metrics.jsonl"):
+    for name in ("models/actor.safetensors", "models/critic.safetensors", "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

@@ -88,7 +88,7 @@ def train_encoder(
     batches = make_batches(encoder, table, origins, settings, seed)
     counts = [batches.count(epoch) for epoch in range(settings.epochs)]
     learner = Learner(encoder, optimizer, optimizer_settings, sum(counts))
-    checkpoint = Checkpoint(folder / "encoder-checkpoint.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "encoder.pt")
     state: dict[str, Any] = checkpoint.load() or {
         "epoch": 0, "batch": 0, "loss_sum": 0.0, "curve": [], "best": None, "best_loss": math.inf, "bytes": 0,
         "samples": 0, "carried": [], "losses": [],
@@ -130,11 +130,13 @@ def train_encoder(
         state["bytes"] = measured_state_bytes(learner.optimizer)
         state |= {"epoch": epoch + 1, "batch": 0, "loss_sum": 0.0, "samples": 0, "carried": []}
         checkpoint.save(state | {"learner": learner.state_dict()})
-        write_metric_lines(folder / "encoder-metrics.jsonl", state["curve"])
+        write_metric_lines(folder, "encoder", state["curve"], seed=seed)
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
-    save_weights(encoder, folder / "encoder.safetensors", kind="encoder", facts=encoder_facts(data))
+    save_weights(
+        encoder, folder / "models" / "encoder.safetensors", kind="encoder", facts=encoder_facts(data)
+    )
     _, mse = evaluate(encoder, table, data.validation, settings.alpha)
     naive = naive_errors(encoder, table, data.validation).min(dim=0).values
     return EncoderResult(

@@ -143,6 +143,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + more if names else "no parameter"
 
 
-def write_metric_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Write the metrics of a training, one JSON object per line, atomically."""
-    files.write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+def write_metric_lines(folder: Path, phase: str, lines: list[dict[str, Any]], *, seed: int) -> None:
+    """Write the metrics of one phase of a folder's work to ``metrics.jsonl``, one JSON object per line, atomically.
+
+    Lines that this phase wrote before are replaced where they stand; those of other phases stay.
+    """
+    path = folder / "metrics.jsonl"
+    before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    own = [number for number, line in enumerate(before) if json.loads(line)["phase"] == phase]
+    begin, end = (own[0], own[-1] + 1) if own else (len(before), len(before))
+    new = [json.dumps({"phase": phase, "seed": seed, **line}, allow_nan=False) + "\n" for line in lines]
+    files.write_text(path, "".join([*before[:begin], *new, *before[end:]]))

@@ -109,7 +109,7 @@ def study(
         "actor": Learner(actor, optimizer, optimizer_settings, settings.updates),
     }
     batches = _Batches(data, settings, seed)
-    checkpoint = Checkpoint(folder / "study-checkpoint.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "study.pt")
     state: dict[str, Any] = checkpoint.load() or {
         "update": 0, "curve": [], "validation": [], "best": None, "best_growth": -math.inf, "bytes": 0,
     }  # fmt: skip
@@ -129,15 +129,15 @@ def study(
         if is_evaluated:
             _validate(actor, critic, data, state, update + 1)
             state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
-            write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
+            write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
         if is_evaluated or checkpoint.is_due:
             checkpoint.save(state | {name: learner.state_dict() for name, learner in learners.items()})
     progress.finish()
     actor.load_state_dict(state["best"]["actor"])
     critic.load_state_dict(state["best"]["critic"])
     facts = {"encoder": data.contexts.encoder_hash}
-    save_weights(actor, folder / "actor.safetensors", kind="actor", facts=facts)
-    save_weights(critic, folder / "critic.safetensors", kind="critic", facts=facts)
+    save_weights(actor, folder / "models" / "actor.safetensors", kind="actor", facts=facts)
+    save_weights(critic, folder / "models" / "critic.safetensors", kind="critic", facts=facts)
     return StudyResult(
         actor=actor, critic=critic, curve=state["curve"], validation=state["validation"],
         log_growth=state["best_growth"], state_bytes=state["bytes"], seconds=time.perf_counter() - began,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from halfstep import files
-from halfstep.cli.programs.arms import model_config
+from halfstep.cli.programs.models import model_config
 from halfstep.cli.programs.processes import Task, failed_tasks, run_side_by_side
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
