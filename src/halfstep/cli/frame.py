@@ -91,11 +91,13 @@ class Outcome:
         metrics: all figures, for ``metrics.json``; times of the clock stand under ``clock``.
         shown: tables and sentences for people, also logged.
         last: the last lines on the screen, for example where the report is.
+        status: exit status; 1 where the result is incomplete.
     """
 
     metrics: Mapping[str, Any]
     shown: tuple[RenderableType, ...] = ()
     last: tuple[str, ...] = ()
+    status: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,7 @@ def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
             sys.stdout.write(json.dumps(outcome.metrics, indent=2, allow_nan=False) + "\n")
         for line in outcome.last:
             screen.print(line, soft_wrap=True)
-    return 0
+    return outcome.status
 
 
 def plan_text(steps: list[Step]) -> str:

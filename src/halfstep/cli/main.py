@@ -41,6 +41,7 @@ VERBS = (
         "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
     ),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),

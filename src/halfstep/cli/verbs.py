@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import NoInputs, StudyInputs
+from halfstep.cli.inputs import CompareInputs, NoInputs, StudyInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -36,6 +36,15 @@ def study(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("study", description, argv, StudyInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def compare(description: str, argv: Sequence[str]) -> int:
+    """Optimizers on the same work."""
+    request = flags.parse("compare", description, argv, CompareInputs, short=flags.COMPARE_SHORT)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.compare import PROGRAM
 
     return run_program(PROGRAM, request)
 

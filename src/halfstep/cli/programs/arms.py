@@ -24,14 +24,17 @@ from halfstep.cli.programs.models import contexts_of
 from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import fit_encoder
+from halfstep.cli.user_code import imported
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
+from halfstep.errors import ConfigError
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.calendar import years_between
 from halfstep.market.timeframes import DAY
 from halfstep.progress import SILENT, Progress
 from halfstep.training.encoder import EncoderResult
+from halfstep.training.optimizers import optimizer_names
 from halfstep.training.policy import NeuralPolicy
 from halfstep.training.study import StudyResult
 
@@ -64,6 +67,23 @@ def arms_of(config: Config) -> list[Arm]:
     return [
         Arm(name, seed) for seed in range(1, config.compare.seeds + 1) for name in config.compare.optimizers
     ]
+
+
+def check_optimizers(config: Config) -> None:
+    """Refuse names of optimizers that nobody registered, before anything is trained.
+
+    Raises:
+        ConfigError: a name is unknown; or a file of ``compare.code`` cannot be imported.
+    """
+    for path in config.compare.code:
+        imported(str(path), flag="--compare.code")
+    known = optimizer_names()
+    for name in config.compare.optimizers:
+        if name not in known:
+            raise ConfigError(
+                f"compare.optimizers: {name!r}, must be one of {', '.join(known)}. "
+                "Register others in a Python file named by --compare.code."
+            )
 
 
 def run_arm(
