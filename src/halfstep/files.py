@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,30 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a name for a temporary folder beside ``path``; on success it is synced and takes the name ``path``.
+
+    A folder of that name is replaced. A process killed at any moment leaves the old folder, the new one or none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (
+        path.with_name(f".{path.name}.{word}{os.getpid()}{TEMPORARY_SUFFIX}") for word in ("", "old.")
+    )
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync(temporary)
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        for each in (temporary, old):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -68,7 +93,11 @@ def remove_stale_temporaries(folder: Path) -> None:
     """Delete what writers that no longer live left below ``folder``."""
     for temporary in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
         pid = temporary.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
-        if not (pid.isdecimal() and is_alive(int(pid))):
+        if pid.isdecimal() and is_alive(int(pid)):
+            continue
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
             temporary.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from halfstep.nn.build import build_encoder
 from halfstep.nn.normalise import InstanceStats
 from halfstep.nn.presets import preset
 from halfstep.progress import SILENT
-from halfstep.training import loop
+from halfstep.training import checkpoint
 from halfstep.training.encoder import (
     EncoderResult,
     evaluate,
@@ -127,7 +127,7 @@ def test_interrupted_training_resumes_to_the_same_bytes(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = train(world, tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
 
     class Interrupting:
         """Stops the training after some batches, as a kill would."""
