@@ -206,10 +206,10 @@ def test_results_do_not_depend_on_the_number_of_processes(
     assert files_of(one) == before
     assert (one / "50-arms" / "adamw-s1" / "arm.json").stat().st_mtime_ns == kept
 
-    # every arm with a figure is in the registry once for each run, seeds are no trials of their own
+    # every arm is in the registry once for each run, also those that failed; seeds are no trials of their own
     lines = [json.loads(line) for line in (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 * 4
-    assert len({line["configuration"] for line in lines}) == 2
+    assert len(lines) == 2 * 6
+    assert len({line["configuration"] for line in lines}) == 3
 
 
 def test_state_bytes_are_measured(config: Config) -> None:
@@ -269,7 +269,7 @@ def found_with(records: list[dict[str, Any]], failures: dict[str, Failure], seed
     changes = {"compare": {"seeds": seeds, "optimizers": ("adamw", "adam_mini"), "few_seeds": seeds < 5}}
     return Found(
         config=merged(smoke(), changes, source="test"), arms=ArmResults(records, failures),
-        memory={"adamw": memory, "adam_mini": memory}, step_ms={"adamw": 1.0, "adam_mini": 1.0}, sweep=None, openings=1,
+        memory={"adamw": memory, "adam_mini": memory}, step_ms={"adamw": (1.0, 1.0, 1.0), "adam_mini": (1.0, 1.0, 1.0)}, sweep=None, openings=1,
     )  # fmt: skip
 
 

@@ -110,6 +110,7 @@ class Program(Generic[Inputs]):
         plan: its steps, for ``--dry-run``.
         open: opens and checks the inputs, before anything is written.
         parents: the files and folders of earlier programs that it reads; their hashes go to the manifest.
+        with_test: whether it may read the bars of the test span.
     """
 
     verb: str
@@ -117,11 +118,12 @@ class Program(Generic[Inputs]):
     plan: Callable[[Job[Inputs]], list[Step]]
     open: Callable[[Request[Inputs], Market], Any] = lambda _request, _market: None
     parents: Callable[[Inputs], Mapping[str, Path]] = lambda _inputs: {}
+    with_test: bool = True
 
 
 def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
     """Run a program as the command line asks for it; returns the exit status."""
-    market = load_market(request.config)
+    market = load_market(request.config, with_test=program.with_test)
     job = Job(request=request, market=market, opened=program.open(request, market))
     if request.flags.dry_run:
         sys.stdout.write(to_toml(request.config) + plan_text(program.plan(job)))

@@ -129,11 +129,13 @@ def run_arms(
     return ArmResults([read_arm(folder / arm.name) for arm in arms if arm.name not in failures], failures)
 
 
-def arm_task(config: Config, arm: Arm, store_folder: Path, folder: Path, *, scope: Scope) -> Task:
+def arm_task(
+    config: Config, arm: Arm, store_folder: Path, folder: Path, *, scope: Scope, with_test: bool = True
+) -> Task:
     """Return the task of one arm in a folder; ``config`` may differ from that of other arms."""
     return Task(
         name=folder.name, call=_run_arm, log=folder / "log.txt",
-        arguments=(config.model_dump(mode="json"), arm, store_folder, folder, scope),
+        arguments=(config.model_dump(mode="json"), arm, store_folder, folder, scope, with_test),
     )  # fmt: skip
 
 
@@ -205,6 +207,7 @@ def _test_record(market: Market, trader: NeuralPolicy) -> dict[str, Any]:
     return {
         "actions": actions.tolist(),
         "rows": {row.key: row.value for row in compute_rows(path_of_test(market, run))},
+        "path": {"first": int(run.bar[0]), "log_growth": run.reward.tolist()},
         "net_profit": float(run.equity[-1] - market.rules.deposit),
         "log_growth": float(run.reward.sum()),
         "sharpe": sharpe_of_run(market, run),
@@ -222,14 +225,20 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _run_arm(
-    tree: dict[str, Any], arm: Arm, store_folder: Path, folder: Path, scope: Scope, progress: Progress
+    tree: dict[str, Any],
+    arm: Arm,
+    store_folder: Path,
+    folder: Path,
+    scope: Scope,
+    with_test: bool,
+    progress: Progress,
 ) -> None:
-    config, market = market_of(json.dumps(tree))
+    config, market = market_of(json.dumps(tree), with_test)
     run_arm(config, market, arm, store_folder, folder, progress, scope=scope)
 
 
 @lru_cache(maxsize=1)
-def market_of(text: str) -> tuple[Config, Market]:
+def market_of(text: str, with_test: bool) -> tuple[Config, Market]:
     """Return a configuration and its market from JSON; a worker process keeps its last."""
     config = validated(json.loads(text), source="the run")
-    return config, load_market(config)
+    return config, load_market(config, with_test=with_test)

@@ -50,7 +50,7 @@ from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import Failure, failed_tasks
 from halfstep.cli.programs.run import collect
 from halfstep.cli.programs.timing import MemoryFigures, memory_figures, step_times
-from halfstep.cli.programs.trials import arm_trials
+from halfstep.cli.programs.trials import arm_trials, failed_trials
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
 from halfstep.experience.store import EpisodeStore
@@ -84,7 +84,8 @@ class Comparison:
     Attributes:
         config: with the learning rates of the sweep.
         arms: records of the arms that ended well, and the failures.
-        memory, step_ms: measured, by optimizer.
+        memory: measured, by optimizer.
+        step_ms: median, lower and upper quartile of the milliseconds of a step, by optimizer.
         sweep: None where none was asked for.
         openings: how often the test span has been opened; None in scope ``encoder``.
     """
@@ -92,7 +93,7 @@ class Comparison:
     config: Config
     arms: ArmResults
     memory: dict[str, MemoryFigures]
-    step_ms: dict[str, float]
+    step_ms: dict[str, tuple[float, float, float]]
     sweep: Sweep | None
     openings: int | None
 
@@ -118,7 +119,9 @@ def compare(
         store = episodes or episodes_folder(collect(config, market, folder, progress))
         openings = open_test(config, market, folder)  # before an arm trades it
     arms = run_arms(config, arms_of(config), store, folder / "50-arms", progress, scope=scope)
+    lost = [arm for arm in arms_of(config) if arm.name in arms.failures]
     record_trials(arm_trials(config, market, arms.records, program="compare", run=folder))
+    record_trials(failed_trials(config, market, lost, program="compare", run=folder))
     memory = memory_figures(config, market.features.names, folder / "60-memory")
     times = folder / "70-timing.json"
     if not times.exists():
@@ -301,7 +304,7 @@ def _cells(found: Comparison, name: str) -> list[str]:
         f"{memory.state:,}",
         "--" if memory.formula is None else f"{memory.formula:,}",
         f"{memory.peak_resident / 1e6:,.0f} MB",
-        f"{found.step_ms[name]:.2f}",
+        "{:.2f} ({:.2f} … {:.2f})".format(*found.step_ms[name]),
         f"{np.median(seconds):.1f}" if seconds else "--",
     ]
     if config.compare.scope == "chain":
