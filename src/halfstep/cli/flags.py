@@ -46,8 +46,6 @@ class ProgramFlags:
     """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
     bars: Path | None = None
     """File of bars, short for --data.bars."""
-    seed: int | None = None
-    """Root seed, short for --run.seed."""
     out: Path | None = None
     """Folder for the results. Default: a new one below runs/."""
     resume: Path | None = None
@@ -143,8 +141,6 @@ def parse(
         changes["data"] = {**changes["data"], "bars": given.program.bars, "made_up": 0}
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
-    if given.program.seed is not None:
-        changes["run"] = {**changes.get("run", {}), "seed": given.program.seed}
     return Request(
         flags=given.program, inputs=_absolute(getattr(given, "inputs", own)),
         config=merged(base, changes, source="command line"), argv=tuple(argv),

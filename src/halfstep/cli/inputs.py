@@ -38,3 +38,5 @@ class TestInputs(NoInputs):
     """Folders of finished `halfstep study` runs, or arms of `halfstep run`: one for each seed."""
     sampled: bool = False
     """Draw actions instead of taking the most likely one; needs --seed."""
+    seed: int | None = None
+    """Seed of the drawn actions."""

@@ -43,6 +43,11 @@ VERBS = (
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
+        "test",
+        "Trade the test span once with each trained model, and say what the seeds give together.",
+        "test",
+    ),
+    Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import CompareInputs, NoInputs, StudyInputs
+from halfstep.cli.inputs import CompareInputs, NoInputs, StudyInputs, TestInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -36,6 +36,16 @@ def study(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("study", description, argv, StudyInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def test(description: str, argv: Sequence[str]) -> int:
+    """Trained models to what they earn on unseen bars."""
+    tables = (*flags.MARKET_TABLES, "model", "test", "run")
+    request = flags.parse("test", description, argv, TestInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.test import PROGRAM
 
     return run_program(PROGRAM, request)
 

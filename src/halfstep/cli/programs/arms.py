@@ -28,6 +28,7 @@ from halfstep.cli.user_code import imported
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
+from halfstep.experience.policy import Policy
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.calendar import years_between
@@ -108,7 +109,7 @@ def run_arm(
         )  # fmt: skip
         _add_policy(record, policy, market, NeuralPolicy(policy.actor, contexts))
         if scope == "chain":
-            record["test"] = _test_record(market, NeuralPolicy(policy.actor, contexts))
+            record["test"] = test_record(market, NeuralPolicy(policy.actor, contexts))
     files.write_json(folder / "arm.json", record)
 
 
@@ -201,7 +202,8 @@ def _add_policy(record: dict[str, Any], policy: StudyResult, market: Market, tra
     record["clock"]["study_seconds"] = policy.seconds
 
 
-def _test_record(market: Market, trader: NeuralPolicy) -> dict[str, Any]:
+def test_record(market: Market, trader: Policy) -> dict[str, Any]:
+    """Return what a policy's pass over the test span gave."""
     first, stop = market.spans.test
     actions, run = trade(trader, market.test_table, market.test_rules, first=first - 1, stop=stop - 1)
     return {
