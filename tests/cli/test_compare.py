@@ -145,7 +145,7 @@ def run_compare(tmp_path: Path, jobs: int) -> Path:
     status = main(
         [
             "compare", "--recipe", "smoke", "--scope", "encoder", "--jobs", str(jobs), "--data.made-up", "1500",
-            "--study-encoder.epochs", "1", "--optimizers", "adamw", "hiding", "diverging", "--compare.headline", "adamw",
+            "--study-encoder.epochs", "1", "--seeds", "1", "--optimizers", "adamw", "hiding", "diverging", "--compare.headline", "adamw",
             "--code", str(tmp_path / "code.py"), "--out", str(folder),
         ]
     )  # fmt: skip
@@ -175,20 +175,20 @@ def test_results_do_not_depend_on_the_number_of_processes(
     one, two = run_compare(tmp_path, 1), run_compare(tmp_path, 2)
     assert results(one) == results(two)
     assert files_of(one) == files_of(two)
-    assert len(files_of(one)) >= 4 * 2 + 2
+    assert len(files_of(one)) >= 2 * 2 + 2
     found, screen = results(one), capsys.readouterr().err
 
     # a diverged arm is told with its log, and stops nobody
     assert found["complete"] is False
-    assert sorted(found["failed"]) == ["diverging-s1", "diverging-s2"]
+    assert list(found["failed"]) == ["diverging-s1"]
     assert found["failed"]["diverging-s1"]["error"].startswith("DivergenceError: update 2: loss ")
     assert "DivergenceError" in (one / found["failed"]["diverging-s1"]["log"]).read_text()
     assert found["optimizers"]["diverging"]["verdicts"]["validation_loss"].endswith(
-        "no verdict, diverging-s1, diverging-s2 failed."
+        "no verdict, diverging-s1 failed."
     )
     assert "FAILED diverging-s1" in screen
     assert "The result is incomplete." in screen
-    assert "2 seeds allow no verdict, 5 are needed." in screen
+    assert "1 seeds allow no verdict, 5 are needed." in screen
 
     # an optimizer that keeps a buffer outside its state is found out
     hiding, adamw = (found["optimizers"][name]["memory"] for name in ("hiding", "adamw"))
@@ -198,7 +198,7 @@ def test_results_do_not_depend_on_the_number_of_processes(
     assert adamw["state"] - adamw["step_counts"] == adamw["formula"] == 2 * adamw["parameters"]
 
     # continuing redoes what is missing only
-    lost = one / "50-arms" / "hiding-s2"
+    lost = one / "50-arms" / "hiding-s1"
     before, kept = files_of(one), (one / "50-arms" / "adamw-s1" / "arm.json").stat().st_mtime_ns
     for path in sorted(lost.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -208,7 +208,7 @@ def test_results_do_not_depend_on_the_number_of_processes(
 
     # every arm is in the registry once for each run, also those that failed; seeds are no trials of their own
     lines = [json.loads(line) for line in (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 * 6
+    assert len(lines) == 2 * 3
     assert len({line["configuration"] for line in lines}) == 3
 
 
@@ -309,7 +309,7 @@ def test_band_by_hand() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seeds", "3"], "compare: seeds: 3, must be at least 5 for a verdict. Add --compare.few-seeds"),
+        (["--seeds", "3"], "seeds: 3, must be at least 5 for a verdict. Add --compare.few-seeds"),
         (["--optimizers", "adamw", "adamini", "--compare.headline", "adamw"], "'adamini', must be one of sgd, adam, adamw, adam_mini"),
         (["--optimizers", "sgd", "--compare.headline", "sgd"], "must hold adamw"),
         (["--episodes", "nowhere"], "no trajectories in"),
@@ -322,7 +322,7 @@ def test_wrong_input_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     recipe = ["--recipe", "quick", "--data.made-up", "1500"]
     assert main(["compare", *recipe, *flags]) == 2
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
 
 
