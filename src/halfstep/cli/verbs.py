@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import CompareInputs, NoInputs, StudyInputs, TestInputs
+from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -26,6 +26,16 @@ def study_encoder(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("study-encoder", description, argv, NoInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study_encoder import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def research(description: str, argv: Sequence[str]) -> int:
+    """Bars, and an actor if there is one, to trajectories."""
+    tables = (*flags.MARKET_TABLES, "model", "research", "run")
+    request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.research import PROGRAM
 
     return run_program(PROGRAM, request)
 
