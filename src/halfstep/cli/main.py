@@ -40,7 +40,11 @@ VERBS = (
     Verb(
         "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
     ),
+    Verb(
+        "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
+    ),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
         "test",
         "Trade the test span once with each trained model, and say what the seeds give together.",
