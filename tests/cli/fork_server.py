@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import halfstep.cli.programs.research
-
 import halfstep.cli.programs.run
 import halfstep.cli.verbs  # noqa: F401  # the children find everything imported
 from halfstep import files
