@@ -165,8 +165,9 @@ def test_account_vectors_carry_the_hour_of_their_bar(world: World) -> None:
 
 def test_batches_of_a_seed_hold_each_origin_once(world: World) -> None:
     batches = module._Batches(world.study_data, SETTINGS, seed=4)
-    rows = np.concatenate([batches._uniform(k) for k in range(batches._per_epoch)])
-    assert len(np.unique(rows)) == len(rows) > 0.98 * len(batches._episode) - SETTINGS.batch
+    n = len(batches._origins)
+    rows = np.concatenate([batches._uniform(k) for k in range(2 * n // SETTINGS.batch + 1)])
+    assert sorted(rows[:n]) == sorted(rows[n : 2 * n]) == list(range(n))
     other = module._Batches(world.study_data, SETTINGS, seed=4)
     assert torch.equal(batches.at(3).action, other.at(3).action)
 
@@ -174,7 +175,7 @@ def test_batches_of_a_seed_hold_each_origin_once(world: World) -> None:
 def test_weighted_batches_prefer_good_episodes(world: World) -> None:
     settings = replace(SETTINGS, sampling="return_weighted", batch=2000)
     batches = module._Batches(world.study_data, settings, seed=4)
-    drawn = np.bincount(batches._episode[batches._weighted(0)], minlength=len(batches._odds))
+    drawn = np.bincount(batches._origins.at(batches._weighted(0))[0], minlength=len(batches._odds))
     np.testing.assert_allclose(drawn / drawn.sum(), batches._odds, atol=0.04)
     assert not np.array_equal(batches._weighted(0), batches._weighted(1))
     assert np.array_equal(batches._weighted(1), batches._weighted(1))

@@ -9,10 +9,11 @@ from halfstep.broker.engine import RUNNING, TERMINATED, BatchedAccounts
 from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
-from halfstep.experience.policy import SCRIPTS, NoisePolicy, Policy, scripted_actions
+from halfstep.experience.episode import ACCOUNT_SIZE, Group
+from halfstep.experience.policy import ACTION_SIZE, SCRIPTS, NoisePolicy, Policy, scripted_actions
 from halfstep.experience.seeds import generator
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import ACCOUNT_SIZE, SOURCES, EpisodeStore, Group
+from halfstep.experience.store import EpisodeStore
 from halfstep.market.state import account_vector, time_harmonics
 from halfstep.progress import SILENT, Progress
 
@@ -68,19 +69,20 @@ def research(
         group = _play(table, rules, policy, settings, passes, round_number, span, seed, progress)
         store.write(name, group)
     progress.finish()
-    return describe(EpisodeStore(store.folder, store.header, rounds=round_number + 1), rules.lot_cap)
+    return describe(store.up_to(round_number + 1), rules.lot_cap)
 
 
 def describe(store: EpisodeStore, lot_cap: float) -> ResearchReport:
     """Count what the episodes of a store hold."""
-    mark, action = store.column("mark"), np.asarray(store.column("action"), np.float64)
-    outcomes = np.bincount(np.asarray(mark) & 7, minlength=len(Outcome))
+    outcomes, histograms, held = np.zeros(len(Outcome), np.int64), np.zeros((ACTION_SIZE, 10), np.int64), 0
     bounds = np.array([lot_cap, 1, 1, lot_cap, 1, 1])
-    bins = np.clip((action / bounds * 10).astype(int), 0, 9)
-    histograms = np.stack([np.bincount(bins[:, k], minlength=10) for k in range(action.shape[1])])
-    held = float(((action[:, 0] > 0) | (action[:, 3] > 0)).mean()) if len(action) else 0.0
+    for episode in store.episodes():
+        outcomes += np.bincount(episode.mark & 7, minlength=len(Outcome))
+        bins = np.clip((episode.action.astype(np.float64) / bounds * 10).astype(int), 0, 9)
+        histograms += np.stack([np.bincount(column, minlength=10) for column in bins.T])
+        held += int(((episode.action[:, 0] > 0) | (episode.action[:, 3] > 0)).sum())
     counts = {outcome.name: int(outcomes[outcome]) for outcome in Outcome}
-    decisions = len(mark)
+    decisions = store.steps
     warnings = [
         f"{count / decisions:.1%} of decisions ended as {name}: the policy is degenerate"
         for name, count in counts.items()
@@ -89,7 +91,7 @@ def describe(store: EpisodeStore, lot_cap: float) -> ResearchReport:
     return ResearchReport(
         decisions=decisions,
         outcomes=counts,
-        in_position=held,
+        in_position=held / max(decisions, 1),
         histograms=histograms,
         warnings=tuple(warnings),
     )
@@ -115,7 +117,7 @@ def _play(
         for k in range(n)
         if scripts[k]
     }
-    accounts = BatchedAccounts(table, rules, n)
+    accounts = BatchedAccounts(table, rules, n, log_capacity=1)  # the log counts deals beyond its capacity
     accounts.reset(first=span[0], stop=span[1] - 1)
     account = np.zeros((n, steps + 1, ACCOUNT_SIZE), np.float32)
     action = np.zeros((n, steps, 6), np.float32)
@@ -145,14 +147,13 @@ def _play(
             mark[:, step] = result.outcome | (result.flags << 3)
             length += running
         progress.advance(size * n)
-    source = np.where(
-        scripts != "",
-        SOURCES.index("scripted"),
-        SOURCES.index("noise" if isinstance(policy, NoisePolicy) else "policy"),
-    )
+    played = "noise" if isinstance(policy, NoisePolicy) else "policy"
     return Group(
-        first_bar=span[0], account=account, action=action, reward=reward, mark=mark, length=length,
-        terminated=accounts.state.status == TERMINATED, source=source.astype(np.uint8),
+        first_bar=np.full(n, span[0]), account=account, action=action, reward=reward, mark=mark, length=length,
+        terminated=accounts.state.status == TERMINATED, source=tuple("scripted" if s else played for s in scripts),
+        seed=np.full(n, seed), policy=tuple(s or policy.hash for s in scripts),
+        initial_balance=np.full(n, rules.deposit), final_equity=now[:, 1], trades=accounts.log.counts.copy(),
+        zero_level=rules.zero_level,
     )  # fmt: skip
 
 

@@ -23,16 +23,17 @@ from torch import Tensor, nn
 
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
+from halfstep.experience.episode import Steps
 from halfstep.experience.rollout import trade
 from halfstep.experience.sampling import (
     episode_returns,
-    epoch_order,
     return_weights,
+    uniform_rows,
     usable_origins,
     weighted_rows,
 )
 from halfstep.experience.seeds import generator
-from halfstep.experience.store import EpisodeStore, Steps
+from halfstep.experience.store import EpisodeStore
 from halfstep.market.state import account_vector
 from halfstep.nn.build import build_actor, build_critic
 from halfstep.nn.checkpoint import save_weights
@@ -188,14 +189,10 @@ class _Batches:
 
     def __init__(self, data: StudyData, settings: StudySettings, seed: int) -> None:
         self._data, self._settings, self._seed = data, settings, seed
-        self._episode, self._step = usable_origins(data.store, settings.horizon, data.train)
-        self._size = min(settings.batch, len(self._episode))
-        self._per_epoch = len(self._episode) // self._size
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-        rewards = learning_reward(np.asarray(data.store.column("reward"), np.float32))
+        self._origins = usable_origins(data.store, settings.horizon, data.train)
+        self._size = min(settings.batch, len(self._origins))
         weights = np.array(settings.reward_weights, np.float32)
-        scale = float((rewards @ weights).std())
-        self._scale = max(scale, LEAST_SCALE)
+        self._scale = max(reward_deviation(data.store, weights), LEAST_SCALE)
         self._weights = torch.from_numpy(weights)
         returns = episode_returns(data.store, settings.discount)
         self._profitable = (returns[:, 0] > 0).astype(np.float32)
@@ -203,8 +200,8 @@ class _Batches:
 
     def at(self, number: int) -> _Batch:
         rows = self._uniform(number) if self._settings.sampling == "uniform" else self._weighted(number)
-        episode = self._episode[rows]
-        steps = self._data.store.gather(episode, self._step[rows], horizon=self._settings.horizon)
+        episode, step = self._origins.at(rows)
+        steps = self._data.store.gather(episode, step, horizon=self._settings.horizon)
         reward = torch.from_numpy(learning_reward(steps.reward)) / self._scale
         return _Batch(
             account=torch.from_numpy(
@@ -218,14 +215,22 @@ class _Batches:
         )
 
     def _uniform(self, number: int) -> npt.NDArray[np.int64]:
-        epoch, position = divmod(number, self._per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self._episode), seed=self._seed, epoch=epoch)
-        return self._order[position * self._size : (position + 1) * self._size]
+        return uniform_rows(len(self._origins), number, self._size, seed=self._seed)
 
     def _weighted(self, number: int) -> npt.NDArray[np.int64]:
         random = generator(self._seed, "weighted batch", number)
-        return weighted_rows(self._episode, self._odds, self._size, random)
+        return weighted_rows(self._origins, self._odds, self._size, random)
+
+
+def reward_deviation(store: EpisodeStore, weights: Float32[np.ndarray, " component"]) -> float:
+    """Return the deviation of the weighted learning reward over all steps, one episode in memory at a time."""
+    total, squares = 0.0, 0.0
+    for episode in store.episodes():
+        scalar = (learning_reward(episode.reward) @ weights).astype(np.float64)
+        total += float(scalar.sum())
+        squares += float(scalar @ scalar)
+    mean = total / store.steps
+    return math.sqrt(max(squares / store.steps - mean**2, 0.0))
 
 
 def account_vectors(

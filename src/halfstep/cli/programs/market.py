@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
 from halfstep.experience.store import StoreHeader
@@ -34,13 +34,10 @@ class Market:
     @property
     def store_header(self) -> StoreHeader:
         """What trajectories over this market carry."""
-        return StoreHeader(
-            bars_hash=self.bars.hash,
-            feature_set=self.features.set_id,
-            rules_hash=rules_hash(self.rules, self.instrument),
-            symbol=self.bars.symbol,
+        return StoreHeader.of(
+            self.bars, feature_set=self.features.set_id, rules=self.rules, instrument=self.instrument,
             discount=self.discount,
-        )
+        )  # fmt: skip
 
 
 def load_bars(config: Config) -> Bars:

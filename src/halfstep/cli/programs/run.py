@@ -64,7 +64,7 @@ def run_all(
 
 def collect(config: Config, market: Market, folder: Path, progress: Progress) -> list[ResearchReport]:
     """Collect all rounds of trajectories: the first by noise, each further one by an actor trained on those before."""
-    store = EpisodeStore.create(folder / "20-episodes", market.store_header)
+    store = EpisodeStore.create(folder / "20-episodes", market.store_header, market.bars)
     reports = [_round(config, market, store, NoisePolicy(market.rules.lot_cap), 0, progress)]
     if config.run.rounds > 1:
         pilot = Arm(config.compare.headline, config.run.seed)
@@ -98,7 +98,7 @@ def metric_lines(folder: Path, rounds: list[ResearchReport]) -> list[str]:
 
 def _rounds_before(store: EpisodeStore, number: int) -> EpisodeStore:
     """Return the store as it was before a round, so that a continued run trains on the same episodes."""
-    return EpisodeStore(store.folder, store.header, rounds=number)
+    return store.up_to(number)
 
 
 def _round(
