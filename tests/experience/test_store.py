@@ -34,6 +34,11 @@ def made(folder: Path, bars: Bars = BARS, **header: object) -> EpisodeStore:
     return EpisodeStore.create(folder, store_header(bars, **header), bars)
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
+    return made(tmp_path_factory.mktemp("empty"))
+
+
 @pytest.mark.pitfall("U5")
 def test_every_decision_is_accounted_for(tmp_path: Path, collect: Collect) -> None:
     store, report = collect(tmp_path)
@@ -59,18 +64,16 @@ def test_losing_passes_are_kept(tmp_path: Path, store: EpisodeStore) -> None:
     odd=st.lists(FLOAT32, min_size=1, max_size=50),
     first_bar=st.integers(0, 90),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_store_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], seed: int, odd: list[float], first_bar: int
+    empty: EpisodeStore, lengths: list[int], seed: int, odd: list[float], first_bar: int
 ) -> None:
     group = random_group(lengths, draw=seed, first_bar=first_bar)
     for array in (group.account, group.action, group.reward):
         array.flat[: len(odd)] = odd[: array.size]
         array.flat[-1] = np.float32(1e-45)  # the least subnormal number
-    folder = tmp_path_factory.mktemp("round-trip")
-    written = made(folder)
-    written.write("r0-g0", group)
-    read = EpisodeStore.open(folder, expect=written.header)
+    empty.write("r0-g0", group)
+    read = EpisodeStore.open(empty.folder, expect=empty.header)
     for path, length in enumerate(lengths):
         episode = read.read(path)
         assert episode.account.tobytes() == group.account[path, : length + 1].tobytes()
@@ -79,9 +82,7 @@ def test_store_round_trip(
         np.testing.assert_array_equal(episode.bar, first_bar + np.arange(length))
     for name in ("length", "first_bar", "seed", "trades", "terminated", "initial_balance", "final_equity"):
         assert (
-            getattr(read, name).tobytes()
-            == getattr(group, name).tobytes()
-            == getattr(written, name).tobytes()
+            getattr(read, name).tobytes() == getattr(group, name).tobytes() == getattr(empty, name).tobytes()
         )
     assert read.policy == group.policy
     assert (read.source == 0).all()
@@ -172,7 +173,7 @@ def test_damaged_shard_is_named(tmp_path: Path) -> None:
     made(tmp_path).write("r0-g0", random_group([3, 5]))
     path = tmp_path / "shard-r0-g0.safetensors"
     whole = path.read_bytes()
-    for at in range(0, len(whole), 7):  # every array and the header
+    for at in range(0, len(whole), 23):  # every array and the header
         flip(path, at)
         with pytest.raises(StoreDamagedError, match=path.name):
             EpisodeStore.open(tmp_path)
@@ -211,7 +212,7 @@ def test_damaged_headers_and_bars_are_named(tmp_path: Path) -> None:
     for name in ("header.json", "bars.parquet"):
         path = tmp_path / name
         whole = path.read_bytes()
-        for at in range(0, len(whole), len(whole) // 97):
+        for at in range(0, len(whole), len(whole) // 40):
             flip(path, at)
             with pytest.raises(StoreDamagedError, match=name):
                 EpisodeStore.open(tmp_path)

@@ -38,6 +38,15 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb(
+        "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
+    ),
+    Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb(
+        "test",
+        "Trade the test span once with each trained model, and say what the seeds give together.",
+        "test",
+    ),
+    Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
