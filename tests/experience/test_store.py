@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from halfstep.broker.engine import run_actions
-from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.errors import MissingInputError, StoreDamagedError, StoreError, StoreMismatchError
@@ -37,15 +36,6 @@ def made(folder: Path, bars: Bars = BARS, **header: object) -> EpisodeStore:
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return made(tmp_path_factory.mktemp("empty"))
-
-
-@pytest.mark.pitfall("U5")
-def test_every_decision_is_accounted_for(tmp_path: Path, collect: Collect) -> None:
-    store, report = collect(tmp_path)
-    assert sum(report.outcomes.values()) == report.decisions == store.steps
-    assert report.outcomes[Outcome.FILLED.name] > 100
-    assert 0.3 < report.in_position < 1
-    assert (report.histograms.sum(axis=1) == report.decisions).all()
 
 
 @pytest.mark.pitfall("R9")
@@ -110,7 +100,7 @@ def test_a_shard_is_a_safetensors_file(store: EpisodeStore) -> None:
 
 
 def test_noise_does_not_depend_on_the_grouping(tmp_path: Path, collect: Collect, store: EpisodeStore) -> None:
-    other, _ = collect(tmp_path, group=7)
+    other = collect(tmp_path, group=7)
     assert len(list(tmp_path.glob("shard-*"))) == 4
     np.testing.assert_array_equal(other.column("action"), store.column("action"))
     np.testing.assert_array_equal(other.column("account"), store.column("account"))
