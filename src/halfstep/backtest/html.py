@@ -12,10 +12,10 @@ from pathlib import Path
 import jinja2
 
 from halfstep import files
-from halfstep.backtest.charts.all import all_charts
+from halfstep.backtest.charts.all import all_charts, growth_chart
 from halfstep.backtest.charts.figure import Chart
 from halfstep.backtest.content import Report
-from halfstep.backtest.figures import Column, Row, Table
+from halfstep.backtest.figures import UNDEFINED, Column, Row, Table
 from halfstep.backtest.twins import shown_rows
 
 LIGHT = {
@@ -99,6 +99,44 @@ def page(report: Report) -> str:
         dark=DARK,
         long_text=LONG_TEXT,
     )
+
+
+def page_of_runs(runs: Sequence[tuple[str, Report]]) -> str:
+    """Return the page that puts several named reports side by side."""
+    return _template("runs.html.jinja").render(
+        runs=runs,
+        different=differing_settings(runs),
+        groups=[
+            (title, row_grid(runs, group, title))
+            for title, group in (("Summary", "summary"), ("The tester's rows", "tester"), ("Further rows", "ours"), ("How sure", "uncertainty"))
+        ],
+        chart=growth_chart(runs),
+        light=LIGHT,
+        dark=DARK,
+    )  # fmt: skip
+
+
+def row_grid(runs: Sequence[tuple[str, Report]], group: str, caption: str) -> Grid:
+    """Return the rows of a group, one column per run; the cell of run n is ``<n>.<key>``."""
+    found: dict[str, Row] = {row.key: row for _, report in runs for row in getattr(report, group)}
+    texts = [{row.key: row.text for row in getattr(report, group)} for _, report in runs]
+    rows = tuple(
+        (
+            row.label,
+            tuple(Cell(f"{n}.{key}", text.get(key, UNDEFINED), row.unit != "text") for n, text in enumerate(texts)),
+        )
+        for key, row in found.items()
+    )  # fmt: skip
+    return Grid(group, caption, (("", False), *((name, True) for name, _ in runs)), rows, ())
+
+
+def differing_settings(runs: Sequence[tuple[str, Report]]) -> tuple[str, ...]:
+    """Return the labels of the settings that are not the same in all runs."""
+    texts: dict[str, set[str]] = {}
+    for _, report in runs:
+        for row in report.settings:
+            texts.setdefault(row.label, set()).add(row.text)
+    return tuple(label for label, found in texts.items() if len(found) > 1)
 
 
 def grid(report: Report, table: Table) -> Grid:

@@ -9,16 +9,20 @@ from matplotlib.patches import Rectangle
 
 from halfstep.backtest.charts.figure import (
     BLUE,
+    DASHES,
     FAINT,
     GREEN,
     INK,
     ORANGE,
+    SERIES,
+    TABLE_ROWS,
     Chart,
     DataTable,
     date_axis,
     dates,
     day,
     draw,
+    listed,
     nothing,
     one_axes,
     sample,
@@ -106,6 +110,34 @@ def equity(
         note=table_note(len(time), "tables/equity.parquet"),
     )
     return draw("equity", title, message, plot, table=table, height=420, is_wide=True)
+
+
+def growths(curves: Sequence[tuple[str, Int64[np.ndarray, " bar"], Float64[np.ndarray, " bar"]]]) -> Chart:
+    """Equity of several runs in percent of what each began with: name, server seconds, percent."""
+    title = "Growth of each run"
+    ends = [f"{name} ends at {percent[-1]:+.2f}%" for name, time, percent in curves if len(time)]
+    if not ends:
+        return nothing("growths", title, "No run has a curve.")
+
+    def plot(figure: Figure) -> None:
+        axes = one_axes(figure, "", "growth, %")
+        for k, (name, time, percent) in enumerate(curves):
+            kept = thin(percent)
+            style = {"color": SERIES[k % len(SERIES)], "linestyle": DASHES[k % len(DASHES)]}
+            axes.plot(dates(time)[kept], percent[kept], label=name, **style)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
+        date_axis(axes)
+
+    rows = tuple(
+        (name, iso(int(time[i])), f"{percent[i]:+.2f}")
+        for name, time, percent in curves
+        for i in sample(len(time), rows=TABLE_ROWS // len(curves))
+    )
+    table = DataTable(heads=("Run", "Server time", "Growth, %"), rows=rows, note="A choice of the bars.")
+    return draw(
+        "growths", title, f"Of the deposit, {listed(ends)}.", plot, table=table, height=360, is_wide=True
+    )
 
 
 def deposit_load(time: Int64[np.ndarray, " bar"], load: Float64[np.ndarray, " bar"]) -> Chart:

@@ -1,6 +1,6 @@
 """Every chart of a report, from its tables; a table that does not apply leaves its charts out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,17 @@ WINDOWS = 3  # forecasts drawn
 def all_charts(report: Report) -> dict[str, Chart]:
     """Return the charts by key, in the order of the page."""
     return {chart.key: chart for part in PARTS for chart in part(report)}
+
+
+def growth_chart(reports: Sequence[tuple[str, Report]]) -> Chart:
+    """Return the equity of several named reports in one picture."""
+    curves = []
+    for name, report in reports:
+        curve, deposit = _frame(report, "equity"), report.row("deposit").value
+        if curve is not None and deposit:
+            percent = 100 * (_numbers(curve, "equity") / deposit - 1)
+            curves.append((name, _numbers(curve, "time").astype(np.int64), percent))
+    return account.growths(curves)
 
 
 def _account(report: Report) -> Iterator[Chart]:
@@ -98,16 +109,16 @@ def _histograms(frame: pl.DataFrame) -> Iterator[policy.Histogram]:
 def _chance(report: Report) -> Iterator[Chart]:
     seeds = _frame(report, "seeds")
     if seeds is not None:
-        row = report.row("seeds_net")
+        row = report.row("seeds_mean")
         names = [str(seed) for seed in seeds["seed"]]
         yield chance.seeds(names, _numbers(seeds, "net"), row.value or 0.0, row.interval, report.currency)
     runs = _frame(report, "random")
     if runs is not None:
-        net, p = report.row("net_profit").value, report.row("random_p").value
+        net, p = report.row("net_profit").value, report.row("against_random").value
         yield chance.random(_numbers(runs, "net"), net or 0.0, p, report.currency)
     logits = _frame(report, "pbo")
     if logits is not None:
-        yield chance.pbo(_numbers(logits, "logit"), report.row("pbo").value)
+        yield chance.pbo(_numbers(logits, "logit"), report.row("overfitting").value)
 
 
 def _learning(report: Report) -> Iterator[Chart]:
