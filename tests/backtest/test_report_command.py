@@ -1,10 +1,13 @@
 """``halfstep report``: a page comes back byte for byte, runs are put side by side, output is for people or machines."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -47,8 +50,20 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_was_deleted_comes_back_byte_for_byte(halfstep: Run, run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
+class Again(NamedTuple):
+    """What building a page again gave."""
+
+    status: int
+    out: str
+    err: str
+    before: dict[str, bytes]
+    after: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def again(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Again:
+    """Delete what can be derived, and build it again."""
+    copy = tmp_path_factory.mktemp("again") / "copy"
     shutil.copytree(run, copy)
     before = files_of(copy)
     (copy / "report" / "report.html").unlink()
@@ -56,26 +71,29 @@ def test_what_was_deleted_comes_back_byte_for_byte(halfstep: Run, run: Path, tmp
         path.unlink()
     for name in ("metrics", "baselines", "seeds", "monthly", "optimizers", "forecast"):
         (copy / "report" / "tables" / f"{name}.parquet").unlink()
-    status, out, err = halfstep("report", copy)
-    assert (status, out) == (0, "")
-    assert files_of(copy) == before
-    assert err.rstrip().endswith("copy/report/report.html")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["report", str(copy), "--json"])
+    return Again(status, out.getvalue(), err.getvalue(), before, files_of(copy))
 
 
-def test_json_stands_alone_on_standard_output(halfstep: Run, run: Path) -> None:
-    status, out, err = halfstep("report", run / "report", "--json")
-    assert status == 0
-    assert json.loads(out) == json.loads((run / "report" / "metrics.json").read_text())
-    assert out == (run / "report" / "metrics.json").read_text()
-    assert "Cannot be told from random trading" in err
+def test_what_was_deleted_comes_back_byte_for_byte(again: Again) -> None:
+    assert again.status == 0
+    assert again.after == again.before
 
 
-def test_a_pipe_gets_plain_words(halfstep: Run, run: Path) -> None:
-    _, _, err = halfstep("report", run)
-    assert "\x1b" not in err
-    assert "\u00a0" not in err
-    assert re.search(r"always long +│ +-310\.20", err)
-    assert max(len(line) for line in err.splitlines() if "│" in line) <= 132
+def test_json_stands_alone_on_standard_output(again: Again) -> None:
+    assert again.out.encode() == again.after["report/metrics.json"]
+    assert json.loads(again.out)["schema"] == "halfstep.report/1"
+
+
+def test_a_pipe_gets_plain_words(again: Again) -> None:
+    assert "Cannot be told from random trading" in again.err
+    assert again.err.rstrip().endswith("copy/report/report.html")
+    assert "\x1b" not in again.err
+    assert "\u00a0" not in again.err
+    assert re.search(r"always long +│ +-310\.20", again.err)
+    assert max(len(line) for line in again.err.splitlines() if "│" in line) <= 132
 
 
 def test_several_runs_stand_side_by_side(halfstep: Run, run: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ VERBS = (
         "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
     ),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("report", "Build the page of a finished run again, or put several runs side by side.", "report"),
     Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),

@@ -112,7 +112,7 @@ def equity(
     return draw("equity", title, message, plot, table=table, height=420, is_wide=True)
 
 
-def growths(curves: Sequence[tuple[str, Int64[np.ndarray, " bar"], Float64[np.ndarray, " bar"]]]) -> Chart:
+def growths(curves: Sequence[tuple[str, Int64[np.ndarray, " _bar"], Float64[np.ndarray, " _bar"]]]) -> Chart:
     """Equity of several runs in percent of what each began with: name, server seconds, percent."""
     title = "Growth of each run"
     ends = [f"{name} ends at {percent[-1]:+.2f}%" for name, time, percent in curves if len(time)]
@@ -123,8 +123,13 @@ def growths(curves: Sequence[tuple[str, Int64[np.ndarray, " bar"], Float64[np.nd
         axes = one_axes(figure, "", "growth, %")
         for k, (name, time, percent) in enumerate(curves):
             kept = thin(percent)
-            style = {"color": SERIES[k % len(SERIES)], "linestyle": DASHES[k % len(DASHES)]}
-            axes.plot(dates(time)[kept], percent[kept], label=name, **style)
+            axes.plot(
+                dates(time)[kept],
+                percent[kept],
+                DASHES[k % len(DASHES)],
+                color=SERIES[k % len(SERIES)],
+                label=name,
+            )
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
         date_axis(axes)
