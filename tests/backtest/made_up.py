@@ -32,8 +32,8 @@ def made_up_report(
             row("source", None, "text", text="EURUSD_H1.csv, sha256 " + "0123456789abcdef" * 4),
         ),
         summary=(
-            row("summary_net", total, "money", interval=(total - 300, total + 300)), row("against_random", 0.412, "ratio"),
-            row("risk_free", 34.0, "money"), row("seeds_mean", 12.0, "money", interval=(-80.0, 95.0) if seeds > 1 else None),
+            row("summary_net", total, "money", interval=(total - 300, total + 300)), row("random_p", 0.412, "ratio"),
+            row("risk_free", 34.0, "money"), row("seeds_net", 12.0, "money", interval=(-80.0, 95.0) if seeds > 1 else None),
         ),
         tester=(
             row("history_quality", 0.9941, "share"), row("net_profit", total, "money"),
@@ -44,7 +44,7 @@ def made_up_report(
             row("holding_mean", 18_000.0 if positions else None, "seconds"),
         ),
         ours=(row("exposure", 0.41, "share"), row("growth_annual", None, "share", note="less than a quarter of a year")),
-        uncertainty=(row("deflated_sharpe", 0.31, "ratio"), row("overfitting", 0.45, "ratio")),
+        uncertainty=(row("deflated_sharpe", 0.31, "ratio"), row("pbo", 0.45, "ratio")),
         remarks=(("optimizers", "adam_mini - adamw: +0.00020 (95 % -0.00219 … +0.00259), 5 seeds; within ±1 % (±0.00400): shown, p = 0.0058."),),
         assumptions=("A decision at the close of a bar is executed at the open of the next one.", "Commission < 5 USD & no swap."),
         limits=("One month says little about the next.",), versions=(("halfstep", "0.1"), ("numpy", "2.0"), ("command", "halfstep run")),

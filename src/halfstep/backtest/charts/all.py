@@ -109,16 +109,16 @@ def _histograms(frame: pl.DataFrame) -> Iterator[policy.Histogram]:
 def _chance(report: Report) -> Iterator[Chart]:
     seeds = _frame(report, "seeds")
     if seeds is not None:
-        row = report.row("seeds_mean")
+        row = report.row("seeds_net")
         names = [str(seed) for seed in seeds["seed"]]
         yield chance.seeds(names, _numbers(seeds, "net"), row.value or 0.0, row.interval, report.currency)
     runs = _frame(report, "random")
     if runs is not None:
-        net, p = report.row("net_profit").value, report.row("against_random").value
+        net, p = report.row("net_profit").value, report.row("random_p").value
         yield chance.random(_numbers(runs, "net"), net or 0.0, p, report.currency)
     logits = _frame(report, "pbo")
     if logits is not None:
-        yield chance.pbo(_numbers(logits, "logit"), report.row("overfitting").value)
+        yield chance.pbo(_numbers(logits, "logit"), report.row("pbo").value)
 
 
 def _learning(report: Report) -> Iterator[Chart]:
