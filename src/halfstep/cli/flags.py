@@ -75,7 +75,6 @@ class PartitionFlags:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-<<<<<<< HEAD
 class ReportFlags:
     """Flags of ``halfstep report``."""
 
@@ -85,7 +84,9 @@ class ReportFlags:
     """New folder for the comparison of several runs. Default: one below runs/."""
     json: bool = False
     """Print metrics.json to standard output; everything else goes to standard error."""
-=======
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExportFlags:
     """Flags of ``halfstep export``."""
 
@@ -101,7 +102,6 @@ class ExportFlags:
     """Name of the files, letters, digits and underscores. Default: from the folder's name."""
     json: bool = False
     """Print what was written and checked as JSON."""
->>>>>>> main
 
 
 @dataclass(frozen=True, kw_only=True)

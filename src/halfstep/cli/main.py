@@ -44,16 +44,13 @@ VERBS = (
         "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
     ),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
-<<<<<<< HEAD
     Verb("report", "Build the page of a finished run again, or put several runs side by side.", "report"),
-=======
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
         "test",
         "Trade the test span once with each trained model, and say what the seeds give together.",
         "test",
     ),
->>>>>>> main
     Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
