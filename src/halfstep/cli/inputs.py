@@ -20,8 +20,9 @@ class ResearchInputs(NoInputs):
     """Folder of a finished `halfstep study`. Default: the encoder's, where it holds one."""
     previous: Path | None = None
     """Folder of an earlier `halfstep research` or `halfstep replay-signals`, whose trajectories the store begins with."""
-    round: int = 0
-    """Number of the round. Rounds of one store have different numbers, and different random numbers."""
+    round: int | None = None
+    """Number of the round; rounds of one store differ in it, and in their random numbers. Default: 0, or one more than
+    the last round of the previous folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import NoInputs, ResearchInputs, StudyInputs, TestInputs
+from halfstep.cli.inputs import NoInputs, ReplayInputs, ResearchInputs, StudyInputs, TestInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -36,6 +36,16 @@ def research(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def replay_signals(description: str, argv: Sequence[str]) -> int:
+    """Recorded deals to trajectories."""
+    tables = (*flags.MARKET_TABLES, "research", "run")
+    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.replay_signals import PROGRAM
 
     return run_program(PROGRAM, request)
 

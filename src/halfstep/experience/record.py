@@ -1,5 +1,7 @@
 """Accounts that move in lockstep, and what happens to them in the form of episodes and of counts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from halfstep.broker.rewards import relative_components
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.experience.policy import ACTION_SIZE
-from halfstep.experience.store import ACCOUNT_SIZE, Group
+from halfstep.experience.store import ACCOUNT_SIZE, SOURCES, Group
 from halfstep.experience.tally import Tally, histogram
 
 CHUNK = 256  # bars after which steps are moved from bar order to path order
@@ -61,11 +63,12 @@ class Recorder:
         if len(self._chunk) == CHUNK:
             self._file()
 
-    def finish(self, *, source: npt.NDArray[np.uint8]) -> tuple[Group, Tally]:
+    def finish(self, *, source: Sequence[str], policy: Sequence[str]) -> tuple[Group, Tally]:
         """Return the episodes and their counts; no step may follow.
 
         Args:
-            source: of each path, index into `halfstep.experience.store.SOURCES`.
+            source: of each path, among `halfstep.experience.store.SOURCES`.
+            policy: what acted on each path: the hash of a policy, the name of a script or of a history.
         """
         if self._chunk:
             self._file()
@@ -84,7 +87,7 @@ class Recorder:
         )
         group = Group(
             first_bar=self._first, account=self._account, action=self._action, reward=self._reward,
-            mark=self._mark, length=length, terminated=terminated, source=source,
+            mark=self._mark, length=length, terminated=terminated, source=np.array([SOURCES.index(name) for name in source], np.uint8),
         )  # fmt: skip
         return group, tally
 

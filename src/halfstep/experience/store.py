@@ -29,7 +29,7 @@ STEP_ARRAYS = {
     "mark": (np.uint8, 0),
 }
 EPISODE_ARRAYS = {"first_bar": np.int64, "length": np.int64, "terminated": np.bool_, "source": np.uint8}
-SOURCES = ("policy", "noise", "scripted")
+SOURCES = ("policy", "noise", "scripted", "signal")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

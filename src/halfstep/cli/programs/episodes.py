@@ -39,6 +39,19 @@ def begin_store(folder: Path, market: Market, *, previous: Path | None = None) -
     return EpisodeStore.create(folder / "episodes", market.store_header)
 
 
+def next_number(previous: Path | None, kind: str) -> int:
+    """Return the first number after those of a folder's shards of one kind: ``r`` rounds, ``s`` signals; 0 without.
+
+    Raises:
+        MissingInputError: there is no store.
+    """
+    if previous is None:
+        return 0
+    shards = episodes_folder(previous).glob(f"shard-{kind}*-g*.safetensors")
+    numbers = [int(path.stem.removeprefix(f"shard-{kind}").partition("-")[0]) for path in shards]
+    return max(numbers, default=-1) + 1
+
+
 def _link(source: Path, target: Path) -> None:
     """Give a finished file a second name; where the disk knows no links, copy it."""
     if target.exists():
