@@ -29,13 +29,13 @@ from halfstep.market.timeframes import DAY, HOUR, Timeframe
 RULES = AccountRules(spread_floor_points=10, leverage=500.0)
 HEADER = "Time;Type;Volume;Symbol;Price;S/L;T/P;Time;Price;Commission;Swap;Profit;Comment"
 MONDAY = 1_675_641_600  # 2023-02-06 00:00
-SPREAD = 10
+TIMES = (("06 08:30", "06 11:30"), ("06 10:30", "06 13:30"))
 
 
-def bars_of(count: int = 120, *, skip: int = 0) -> Bars:
-    """Return hours on a slope of 10 points each: the open of bar i is 1.10000 + 10 i points; ``skip`` days fall out."""
+def bars_of(count: int = 120, *, skip: int = 0, step: float = 0.0001) -> Bars:
+    """Return hours on a slope: the open of bar i is 1.10000 + i steps; ``skip`` days fall out."""
     index = np.arange(count)
-    opens, nexts, lasts = (np.round(1.1 + 0.0001 * (index + k), 5) for k in (0, 1, -1))
+    opens, nexts, lasts = (np.round(1.1 + step * (index + k), 5) for k in (0, 1, -1))
     time = MONDAY + HOUR * index + DAY * skip * (index >= 60)
     return Bars(
         time=time, open=opens, high=nexts, low=lasts, close=nexts,
@@ -174,23 +174,26 @@ def test_targets_of_the_file_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.pitfall("D19")
 def test_another_zone_is_refused_with_the_shift_that_would_fit(tmp_path: Path) -> None:
-    times = [
-        (f"{day:02d} {hour:02d}:30", f"{day:02d} {hour + 3:02d}:30")
-        for day in (6, 7, 8)
-        for hour in (8, 10, 12)
+    hours = [(day, hour) for day in (6, 7, 8) for hour in (8, 10, 12)]
+    steep = bars_of(step=0.001)
+    early = [  # each price is that of seven hours later
+        deal(
+            f"{d:02d} {h - 7:02d}:30",
+            f"{d:02d} {h:02d}:30",
+            price=round(1.1 + 0.001 * (24 * (d - 6) + h + 0.5), 5),
+        )
+        for d, h in hours
     ]
-    shifted = [deal(a, b).replace(f"{a}:00", f"{a[:3]}{int(a[3:5]) - 7:02d}:30:00") for a, b in times]
     with pytest.raises(
         SignalError, match=r"0\.0% of 9 open prices.*must be 90%; shifted by \+7 h.*100\.0%.*clock UTC"
     ):
-        replayed(tmp_path, *shifted)
-    # seven hours behind: the clock of New York plus two, in winter
-    assert replayed(tmp_path, *shifted, zone="Etc/GMT+7").match.share == 1.0
+        replayed(tmp_path, *early, bars=steep)
+    assert replayed(tmp_path, *early, bars=steep, zone="Etc/GMT+7").match.share == 1.0
     for symbol in ("eurusd.", "EURUSDm", "#EURUSD"):
-        assert replayed(tmp_path, deal(*times[0], symbol=symbol)).counts == {"used": 1}
+        assert replayed(tmp_path, deal(*TIMES[0], symbol=symbol)).counts == {"used": 1}
     with pytest.raises(SignalError, match=r"0 deals of EURUSD.*symbols in the file: GBPUSD"):
-        replayed(tmp_path, deal(*times[0], symbol="GBPUSD"))
-    assert replayed(tmp_path, deal(*times[0]), deal(*times[1], symbol="GBPUSD")).counts == {
+        replayed(tmp_path, deal(*TIMES[0], symbol="GBPUSD"))
+    assert replayed(tmp_path, deal(*TIMES[0]), deal(*TIMES[1], symbol="GBPUSD")).counts == {
         "another symbol": 1, "used": 1,
     }  # fmt: skip
 
