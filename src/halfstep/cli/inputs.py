@@ -55,6 +55,15 @@ class StudyInputs(NoInputs):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CompareInputs(NoInputs):
+    """Inputs of ``halfstep compare``."""
+
+    episodes: Path | None = None
+    """Folder of a finished `halfstep research`, or a store of trajectories, that all arms study. Default: collected
+    first, as in `halfstep run`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TestInputs(NoInputs):
     """Inputs of ``halfstep test``."""
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import NoInputs, ReplayInputs, ResearchInputs, StudyInputs, TestInputs
+from halfstep.cli.inputs import (
+    CompareInputs,
+    NoInputs,
+    ReplayInputs,
+    ResearchInputs,
+    StudyInputs,
+    TestInputs,
+)
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -70,6 +77,15 @@ def test(description: str, argv: Sequence[str]) -> int:
     return run_program(PROGRAM, request)
 
 
+def compare(description: str, argv: Sequence[str]) -> int:
+    """Optimizers on the same work."""
+    request = flags.parse("compare", description, argv, CompareInputs, short=flags.COMPARE_SHORT)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.compare import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
 def show_config(description: str, argv: Sequence[str]) -> int:
     """Print the resolved configuration."""
     sys.stdout.write(to_toml(flags.parse("show-config", description, argv, NoInputs).config))
@@ -127,4 +143,14 @@ def partition(description: str, argv: Sequence[str]) -> int:
     found = describe(request)
     text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
     sys.stdout.write(text + "\n")
+    return 0
+
+
+def export(description: str, argv: Sequence[str]) -> int:
+    """Write a policy for MetaTrader 5 or other programs."""
+    request = flags.parse_plain("export", description, argv, flags.ExportFlags)
+    from halfstep.cli.programs.export import export as write  # heavy: torch, onnx
+
+    written = write(request)
+    sys.stdout.write((json.dumps(written.as_json(), indent=2) if request.json else written.lines()) + "\n")
     return 0

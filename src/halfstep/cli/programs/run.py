@@ -107,8 +107,8 @@ def metric_lines(folder: Path) -> list[str]:
 def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
     if not path.exists():
         files.write_json(path, step_times(config, market.features.names))
-    times: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return times
+    times = json.loads(path.read_text(encoding="utf-8"))
+    return {name: median for name, (median, _, _) in times.items()}
 
 
 def summary_tables(data: ReportData) -> tuple[RenderableType, ...]:
