@@ -63,7 +63,7 @@ class Recorder:
         if len(self._chunk) == CHUNK:
             self._file()
 
-    def finish(self, *, source: Sequence[str], policy: Sequence[str]) -> tuple[Group, Tally]:
+    def finish(self, *, source: Sequence[str], policy: Sequence[str]) -> tuple[Group, Tally]:  # noqa: ARG002
         """Return the episodes and their counts; no step may follow.
 
         Args:

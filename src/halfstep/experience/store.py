@@ -227,13 +227,14 @@ class EpisodeStore:
 
 
 def _shards(folder: Path, rounds: int | None) -> list[Path]:
-    """Return the shards of the first rounds, by round and group."""
+    """Return the shards of the first rounds and of all signals, by round and group."""
     found = []
-    for path in folder.glob("shard-r*-g*.safetensors"):
-        round_number, group = (int(part[1:]) for part in path.stem.split("-")[1:])
-        if rounds is None or round_number < rounds:
-            found.append((round_number, group, path))
-    return [path for _, _, path in sorted(found)]
+    for path in folder.glob("shard-[rs]*-g*.safetensors"):
+        kind = path.stem.split("-")[1][0]
+        number, group = (int(part[1:]) for part in path.stem.split("-")[1:])
+        if rounds is None or number < rounds or kind == "s":
+            found.append((kind, number, group, path))
+    return [path for *_, path in sorted(found)]
 
 
 def _digest(header: StoreHeader) -> str:

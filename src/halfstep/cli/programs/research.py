@@ -45,10 +45,7 @@ def collect_round(
     Groups are played side by side in as many processes as the configuration has; it has no influence on the result.
     """
     store = begin_store(folder, market, previous=previous)
-    task = ResearchTask(
-        table=market.table, rules=market.rules, policy=policy, settings=config.research, round_number=number,
-        span=market.spans.train, seed=config.run.seed,
-    )  # fmt: skip
+    task = round_task(config, market, policy, number)
     todo = unfinished(task, store)
     started = time.perf_counter()
     if min(config.run.processes, len(todo)) > 1:
@@ -62,6 +59,18 @@ def collect_round(
     report = report_round(task, store, todo, time.perf_counter() - started)
     write_metric_lines(folder, "research", [{"step": number, **report.tally.as_json()}], seed=config.run.seed)
     return report
+
+
+def round_task(config: Config, market: Market, policy: Policy, number: int) -> ResearchTask:
+    """Return what decides the episodes of a round over the training span.
+
+    Raises:
+        CoverageError: the span is shorter than a pass.
+    """
+    return ResearchTask(
+        table=market.table, rules=market.rules, policy=policy, settings=config.research, round_number=number,
+        span=market.spans.train, seed=config.run.seed,
+    )  # fmt: skip
 
 
 def _collect_side_by_side(
@@ -107,7 +116,7 @@ def _folders(inputs: ResearchInputs) -> tuple[Path, Path] | None:
 
 
 def _open(request: Request[ResearchInputs], market: Market) -> _Opened | None:
-    _round(request.inputs)  # wrong input is found before a folder is made
+    round_task(request.config, market, NoisePolicy(market.rules.lot_cap), _round(request.inputs))  # raises what is wrong
     folders = _folders(request.inputs)
     if folders is None:
         return None
