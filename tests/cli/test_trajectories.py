@@ -8,7 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from halfstep.cli.flags import parse
+from halfstep.cli.inputs import NoInputs
 from halfstep.cli.main import main
+from halfstep.cli.programs.episodes import trainable_store
+from halfstep.cli.programs.market import load_market
+from halfstep.config.tables import Config
+from halfstep.errors import StoreError
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.synthetic import random_bars
 from halfstep.market.write import write_bars
@@ -136,3 +142,21 @@ def test_wrong_signals_are_named(signals: tuple[str, ...], tmp_path: Path, capsy
     assert main([*begin, "--signals", signals[3], "--lot-scale", "0"]) == 2
     assert "lot_scale: 0.0, must be above 0" in capsys.readouterr().err
     assert not Path("s").exists()
+
+
+@pytest.mark.pitfall("R8")
+def test_a_leaking_store_is_refused(signals: tuple[str, ...]) -> None:
+    flags = ("--recipe", "smoke", *signals)
+    assert main(["replay-signals", *flags, "--out", "honest"]) == 0
+    assert main(["replay-signals", *flags, "--impute-levels", "exit_price", "--out", "leak"]) == 0
+    assert main(["research", *SMALL, *signals[:2], "--previous", "leak", "--out", "more"]) == 0
+    market = load_market(flags_of(signals))
+    assert len(trainable_store(Path("honest"), market, allow_leak=False)) == 1
+    for folder in ("leak", "more"):  # the mark travels with the episodes
+        with pytest.raises(StoreError, match=r"exit_price' know later prices.*--allow-leak"):
+            trainable_store(Path(folder), market, allow_leak=False)
+        trainable_store(Path(folder), market, allow_leak=True)
+
+
+def flags_of(signals: tuple[str, ...]) -> Config:
+    return parse("research", "", ["--recipe", "smoke", *signals[:2]], NoInputs).config

@@ -52,6 +52,8 @@ class StudyInputs(NoInputs):
     """Folder of a finished `halfstep study-encoder` (or of any program that carried its encoder on)."""
     episodes: Path | None = None
     """Folder of a finished `halfstep research` or `halfstep replay-signals`, or a store of trajectories."""
+    allow_leak: bool = False
+    """Train on actions that know later prices (replay-signals --impute-levels exit_price): for reproduction only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,12 +11,13 @@ from pathlib import Path
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.errors import CoverageError
+from halfstep.experience.episode import Group
 from halfstep.experience.exploration import Explorers
 from halfstep.experience.policy import NoisePolicy, Policy
 from halfstep.experience.record import Recorder
 from halfstep.experience.seeds import generator
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import EpisodeStore, Group
+from halfstep.experience.store import EpisodeStore
 from halfstep.experience.tally import Tally
 from halfstep.progress import SILENT, Progress
 
@@ -178,8 +179,8 @@ def play(task: ResearchTask, number: int, progress: Progress = SILENT) -> tuple[
         progress.advance(size * len(passes))
     played = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
     return record.finish(
-        source=["scripted" if script else played for script in explorers.scripts],
-        policy=[script or task.policy.hash for script in explorers.scripts],
+        source=tuple("scripted" if script else played for script in explorers.scripts),
+        policy=tuple(script or task.policy.hash for script in explorers.scripts),
     )
 
 

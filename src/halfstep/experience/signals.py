@@ -21,10 +21,10 @@ from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import CLOSE, OPEN, SPREAD, MarketTable
 from halfstep.errors import SignalError
+from halfstep.experience.episode import Group
 from halfstep.experience.histories import History
 from halfstep.experience.policy import ACTION_SIZE
 from halfstep.experience.record import Recorder
-from halfstep.experience.store import Group
 from halfstep.experience.tally import Tally
 from halfstep.market.calendar import ServerZone, iso
 from halfstep.market.identity import preset_of
@@ -334,7 +334,7 @@ def _played(
             break
         record.step(action[None])
     name = f"history {history.sha256[:16]}" + (f" {LEAK}" if settings.is_leaking else "")
-    return record.finish(source=["signal"], policy=[name])
+    return record.finish(source=("signal",), policy=(name,))
 
 
 def _with_results(

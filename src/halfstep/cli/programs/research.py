@@ -116,7 +116,9 @@ def _folders(inputs: ResearchInputs) -> tuple[Path, Path] | None:
 
 
 def _open(request: Request[ResearchInputs], market: Market) -> _Opened | None:
-    round_task(request.config, market, NoisePolicy(market.rules.lot_cap), _round(request.inputs))  # raises what is wrong
+    round_task(
+        request.config, market, NoisePolicy(market.rules.lot_cap), _round(request.inputs)
+    )  # raises what is wrong
     folders = _folders(request.inputs)
     if folders is None:
         return None
