@@ -46,6 +46,12 @@ VERBS = (
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
+        "walk-forward",
+        "Trade month after month, each with models trained on the months before it.",
+        "walk_forward",
+    ),
+    Verb("tune", "Search settings on the validation span; every trial is counted.", "tune"),
+    Verb(
         "test",
         "Trade the test span once with each trained model, and say what the seeds give together.",
         "test",
