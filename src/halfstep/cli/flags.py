@@ -74,6 +74,24 @@ class PartitionFlags:
     """Print the table as JSON."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportFlags:
+    """Flags of ``halfstep export``."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or of a study."""
+    what: Literal["onnx", "safetensors"] = "onnx"
+    """One ONNX file with a test vector and an expert advisor's source for MetaTrader 5; or the weights as they are."""
+    arm: str | None = None
+    """Which policy of a run, such as adam_mini-s3. Default: the one with the greatest log growth on validation."""
+    out: Path | None = None
+    """Folder for the files. Default: export/ in the run's folder."""
+    name: str | None = None
+    """Name of the files, letters, digits and underscores. Default: from the folder's name."""
+    json: bool = False
+    """Print what was written and checked as JSON."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request(Generic[Inputs]):
     """What the command line asks for: flags of every program, the program's own inputs, the resolved configuration."""

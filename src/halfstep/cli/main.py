@@ -63,6 +63,7 @@ VERBS = (
     Verb("data", "Import files of bars as checked Parquet, or check one: data import, data check.", "data"),
     Verb("lookahead", "Prove that features, and a policy, do not depend on the future.", "lookahead"),
     Verb("warmup", "Measure how much history each feature needs.", "warmup"),
+    Verb("export", "Write a policy as one ONNX file for MetaTrader 5, checked against torch.", "export"),
     Verb(
         "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"
     ),

@@ -145,3 +145,13 @@ def partition(description: str, argv: Sequence[str]) -> int:
     text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
     sys.stdout.write(text + "\n")
     return 0
+
+
+def export(description: str, argv: Sequence[str]) -> int:
+    """Write a policy for MetaTrader 5 or other programs."""
+    request = flags.parse_plain("export", description, argv, flags.ExportFlags)
+    from halfstep.cli.programs.export import export as write  # heavy: torch, onnx
+
+    written = write(request)
+    sys.stdout.write((json.dumps(written.as_json(), indent=2) if request.json else written.lines()) + "\n")
+    return 0
