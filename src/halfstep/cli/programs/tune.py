@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -58,8 +58,7 @@ class Parameter:
     def suggest(self, trial: "optuna.trial.Trial") -> Value:
         """Return what a trial should take."""
         if self.kind == "choice":
-            choice: Value = trial.suggest_categorical(self.key, self.values)
-            return choice
+            return cast(Value, trial.suggest_categorical(self.key, self.values))
         low, high = float(self.values[0]), float(self.values[1])
         if self.kind == "int":
             return trial.suggest_int(self.key, int(low), int(high))
@@ -241,10 +240,11 @@ def _sampler(seed: int) -> Any:
 
 def _open_study(folder: Path) -> "optuna.Study":
     """Return the study of a folder; a trial that was interrupted counts as none, and is asked for again."""
-    optuna = _optuna()
-    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'tune.db').absolute()}")
-    study: optuna.Study = optuna.create_study(
-        study_name="tune", storage=storage, direction="maximize", load_if_exists=True
+    library = _optuna()
+    storage = library.storages.RDBStorage(f"sqlite:///{(folder / 'tune.db').absolute()}")
+    study = cast(
+        "optuna.Study",
+        library.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True),
     )
     for left in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
         study.tell(left.number, state=_states().FAIL)
