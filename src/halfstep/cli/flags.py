@@ -75,6 +75,18 @@ class PartitionFlags:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFlags:
+    """Flags of ``halfstep report``."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs: one builds its page again, several are put side by side."""
+    out: Path | None = None
+    """New folder for the comparison of several runs. Default: one below runs/."""
+    json: bool = False
+    """Print metrics.json to standard output; everything else goes to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExportFlags:
     """Flags of ``halfstep export``."""
 

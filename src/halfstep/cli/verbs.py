@@ -147,6 +147,27 @@ def partition(description: str, argv: Sequence[str]) -> int:
     return 0
 
 
+def report(description: str, argv: Sequence[str]) -> int:
+    """Build the page of a run again, or put several runs side by side."""
+    request = flags.parse_plain("report", description, argv, flags.ReportFlags)
+    if not request.runs:
+        raise ConfigError("report: no folder of a run was given. For example: halfstep report runs/NAME")
+    if len(request.runs) == 1 and request.out is not None:
+        raise ConfigError("report: --out is for several runs; the page of one goes into its own folder.")
+    from halfstep.cli.programs.report import rebuild, side_by_side  # heavy: polars, matplotlib
+
+    screen = console()
+    built = (
+        rebuild(request.runs[0], screen)
+        if len(request.runs) == 1
+        else side_by_side(request.runs, request.out, screen)
+    )
+    if request.json:
+        sys.stdout.write(json.dumps(built.metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    screen.print(f"Report: {built.page.absolute()}", soft_wrap=True)
+    return 0
+
+
 def export(description: str, argv: Sequence[str]) -> int:
     """Write a policy for MetaTrader 5 or other programs."""
     request = flags.parse_plain("export", description, argv, flags.ExportFlags)
