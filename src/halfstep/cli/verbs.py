@@ -4,10 +4,21 @@ import json
 import sys
 from collections.abc import Sequence
 
+import tomli_w
+
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
-from halfstep.config.load import to_toml
+from halfstep.cli.inputs import (
+    CompareInputs,
+    NoInputs,
+    ResearchInputs,
+    ShowConfigInputs,
+    StudyInputs,
+    TestInputs,
+)
+from halfstep.config.load import changes_from, to_toml
+from halfstep.config.recipes import RECIPES
+from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 
 
@@ -88,8 +99,15 @@ def tune(description: str, argv: Sequence[str]) -> int:
 
 
 def show_config(description: str, argv: Sequence[str]) -> int:
-    """Print the resolved configuration."""
-    sys.stdout.write(to_toml(flags.parse("show-config", description, argv, NoInputs).config))
+    """Print the resolved configuration, its difference to the recipe, or the schema."""
+    request = flags.parse("show-config", description, argv, ShowConfigInputs)
+    if request.inputs.schema:
+        text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    elif request.inputs.diff:
+        text = tomli_w.dumps(changes_from(RECIPES[request.config.recipe](), request.config))
+    else:
+        text = to_toml(request.config)
+    sys.stdout.write(text)
     return 0
 
 
