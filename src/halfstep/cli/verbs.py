@@ -11,6 +11,7 @@ from halfstep.cli.console import console
 from halfstep.cli.inputs import (
     CompareInputs,
     NoInputs,
+    ReplayInputs,
     ResearchInputs,
     ShowConfigInputs,
     StudyInputs,
@@ -47,6 +48,16 @@ def research(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def replay_signals(description: str, argv: Sequence[str]) -> int:
+    """Recorded deals to trajectories."""
+    tables = (*flags.MARKET_TABLES, "research", "run")
+    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.replay_signals import PROGRAM
 
     return run_program(PROGRAM, request)
 
