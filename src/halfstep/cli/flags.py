@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
@@ -24,14 +25,24 @@ Flags = TypeVar("Flags")
 Inputs = TypeVar("Inputs", bound=NoInputs)
 ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
 MARKET_TABLES = ("data", "split", "instrument", "broker")
+JOBS_SHORT = MappingProxyType({"--jobs": "--run.jobs"})
+COMPARE_SHORT = MappingProxyType(
+    {
+        f"--{name}": f"--compare.{name}"
+        for name in ("scope", "sweep", "few-seeds", "seeds", "optimizers", "code")
+    }
+    | JOBS_SHORT
+)
+"""Short names of flags, by the verb that has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramFlags:
     """Flags of every program."""
 
-    recipe: Literal["smoke", "quick", "reference"] = "quick"
-    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes) or reference (about an hour)."""
+    recipe: Literal["default", "smoke", "quick", "reference"] = "quick"
+    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes), reference (under two hours; needs
+    --bars with EURUSD hours of 2023 and January 2024) or default (every setting's own)."""
     config: Path | None = None
     """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
     bars: Path | None = None
@@ -62,6 +73,36 @@ class PartitionFlags:
     """Blocks of gains and other vectors: one each, or one per element. Default: tensor; presets take element."""
     json: bool = False
     """Print the table as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFlags:
+    """Flags of ``halfstep report``."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs: one builds its page again, several are put side by side."""
+    out: Path | None = None
+    """New folder for the comparison of several runs. Default: one below runs/."""
+    json: bool = False
+    """Print metrics.json to standard output; everything else goes to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportFlags:
+    """Flags of ``halfstep export``."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or of a study."""
+    what: Literal["onnx", "safetensors"] = "onnx"
+    """One ONNX file with a test vector and an expert advisor's source for MetaTrader 5; or the weights as they are."""
+    arm: str | None = None
+    """Which policy of a run, such as adam_mini-s3. Default: the one with the greatest log growth on validation."""
+    out: Path | None = None
+    """Folder for the files. Default: export/ in the run's folder."""
+    name: str | None = None
+    """Name of the files, letters, digits and underscores. Default: from the folder's name."""
+    json: bool = False
+    """Print what was written and checked as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +136,16 @@ def parse(
     inputs: type[Inputs],
     *,
     tables: Sequence[str] = ALL_TABLES,
+    short: Mapping[str, str] = JOBS_SHORT,
 ) -> Request[Inputs]:
     """Resolve one command line; prints help or a usage error and exits where tyro would.
 
     Args:
         inputs: dataclass of the program's own inputs; paths in it are made absolute.
         tables: tables of the configuration whose settings are flags; the others come from recipe and file.
+        short: short names of flags.
     """
+    argv = [_written_out(word, short) for word in argv]
     known = _known_early(argv)
     base = _base(known)
     own = _inputs_of(known.resume, inputs)
@@ -155,6 +199,12 @@ def _known_early(argv: Sequence[str]) -> argparse.Namespace:
         return early.parse_known_args(list(argv))[0]
     except (argparse.ArgumentError, SystemExit):
         return early.parse_args([])  # tyro will say what is wrong
+
+
+def _written_out(word: str, short: Mapping[str, str]) -> str:
+    """Return a word of the command line with the long name of its flag: ``--jobs=2`` is ``--run.jobs=2``."""
+    name, sign, value = word.partition("=")
+    return short.get(name, name) + sign + value
 
 
 def _base(known: argparse.Namespace) -> Config:

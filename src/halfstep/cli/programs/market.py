@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from halfstep.broker.rules import AccountRules, rules_hash
+import numpy as np
+
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
 from halfstep.experience.store import StoreHeader
@@ -37,13 +39,10 @@ class Market:
     @property
     def store_header(self) -> StoreHeader:
         """What trajectories over this market carry."""
-        return StoreHeader(
-            bars_hash=self.bars.hash,
-            feature_set=self.features.set_id,
-            rules_hash=rules_hash(self.rules, self.instrument),
-            symbol=self.bars.symbol,
+        return StoreHeader.of(
+            self.bars, feature_set=self.features.set_id, rules=self.rules, instrument=self.instrument,
             discount=self.discount,
-        )
+        )  # fmt: skip
 
 
 def market_facts(market: Market) -> dict[str, str | int]:
@@ -72,8 +71,11 @@ def _read(config: Config, path: Path) -> Bars:
     return read_bars(path, symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
 
 
-def load_market(config: Config) -> Market:
+def load_market(config: Config, *, with_test: bool = True) -> Market:
     """Return the market of a configuration.
+
+    Args:
+        with_test: False for programs that choose settings: the bars end before the test span, which is empty.
 
     Raises:
         HalfstepError: of the reader, or where the bars do not cover the spans.
@@ -84,16 +86,22 @@ def load_market(config: Config) -> Market:
         split = choose_split(bars)
     else:
         split = Split(train=given.train, validation=given.validation, test=given.test)
+    spans = split_spans(bars, split)
+    if not with_test:
+        end = spans.test[0]
+        bars, spans = bars.slice(0, end), replace(spans, test=(end, end))
     traded = instrument(bars.symbol, profile=config.instrument.profile)
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
     detail = None if config.data.detail is None else _read(config, config.data.detail)
+    if detail is not None:
+        detail = detail.slice(0, int(np.searchsorted(detail.time, bars.close_time[-1])))
     return Market(
         bars=bars,
         features=compute_features(bars, config.data.features),
         split=split,
-        spans=split_spans(bars, split),
+        spans=spans,
         instrument=traded,
         rules=rules,
         table=market_table(bars, traded, rules, detail=detail, atr_points=atr),

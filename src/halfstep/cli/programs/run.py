@@ -24,11 +24,12 @@ from halfstep.backtest.report import ReportData, write_report
 from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import arms_of, run_arms
-from halfstep.cli.programs.episodes import begin_store, episodes_folder
+from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
+from halfstep.cli.programs.research import collect_round
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
 from halfstep.cli.programs.summary import summarise
@@ -36,11 +37,9 @@ from halfstep.cli.programs.timing import step_times
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.experience.policy import NoisePolicy
-from halfstep.experience.research import ResearchReport, research
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.write import write_bars
 from halfstep.progress import Progress
-from halfstep.training.loop import write_metric_lines
 from halfstep.training.policy import NeuralPolicy
 
 
@@ -96,30 +95,6 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
     return newest
 
 
-def collect_round(
-    config: Config,
-    market: Market,
-    folder: Path,
-    progress: Progress,
-    *,
-    policy: NoisePolicy | NeuralPolicy,
-    number: int = 0,
-    previous: Path | None = None,
-) -> ResearchReport:
-    """Collect one round of trajectories in a folder, whose store begins with that of the folder before it."""
-    report = research(
-        table=market.table, rules=market.rules, policy=policy, settings=config.research,
-        store=begin_store(folder, market, previous=previous), round_number=number, span=market.spans.train,
-        seed=config.run.seed, progress=progress,
-    )  # fmt: skip
-    line = {
-        "step": number, "decisions": report.decisions, "outcomes": report.outcomes,
-        "in_position": report.in_position, "histograms": report.histograms.tolist(),
-    }  # fmt: skip
-    write_metric_lines(folder, "research", [line], seed=config.run.seed)
-    return report
-
-
 def metric_lines(folder: Path) -> list[str]:
     """Return what every stage recorded, one JSON object per line: ``where`` is the stage's folder."""
     return [
@@ -132,8 +107,8 @@ def metric_lines(folder: Path) -> list[str]:
 def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
     if not path.exists():
         files.write_json(path, step_times(config, market.features.names))
-    times: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return times
+    times = json.loads(path.read_text(encoding="utf-8"))
+    return {name: median for name, (median, _, _) in times.items()}
 
 
 def summary_tables(data: ReportData) -> tuple[RenderableType, ...]:
