@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import market_table
 from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import research
@@ -74,11 +74,8 @@ def works(folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
                 fredf_loss(output.latent, standardised_target(encoder, y, output.stats), settings.alpha).total
             )
 
-    header = StoreHeader(
-        bars_hash=bars.hash, feature_set=features.set_id, rules_hash=rules_hash(rules, traded), symbol="EURUSD",
-        discount=0.99,
-    )  # fmt: skip
-    store = EpisodeStore.create(folder / "store", header)
+    header = StoreHeader.of(bars, feature_set=features.set_id, rules=rules, instrument=traded, discount=0.99)
+    store = EpisodeStore.create(folder / "store", header, bars)
     research(
         table=table, rules=rules, policy=NoisePolicy(1.0), settings=ResearchSettings(passes=64, group=64), store=store,
         round_number=0, span=TRAIN, seed=1,

@@ -151,17 +151,10 @@ def one(place: Field, name: str, seed: int, given: argparse.Namespace, folder: P
 def fields(given: argparse.Namespace, folder: Path) -> list[Field]:
     """Prepare all sets of bars."""
     found = []
-    bars = planted_bars(5500, seed=11)
-    found.append(
-        field(
-            "planted in the volume",
-            bars,
-            PLANTED,
-            np.where(bars.volume > 1000, 1, -1),
-            given,
-            folder / "planted",
-        )
-    )
+    if given.planted:
+        bars = planted_bars(5500, seed=11)
+        sign = np.where(bars.volume > 1000, 1, -1)
+        found.append(field("planted in the volume", bars, PLANTED, sign, given, folder / "planted"))
     if given.bars is not None:
         bars = read_bars(given.bars)
         spans = split_spans(bars, CHOICE)
@@ -211,6 +204,9 @@ def main() -> None:
     """Train, and print the tables after each seed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bars", type=Path)
+    parser.add_argument(
+        "--planted", action=argparse.BooleanOptionalAction, default=True, help="use the planted bars"
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--passes", type=int, default=48)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from halfstep.broker.engine import Run, run_actions
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.experience.policy import NoisePolicy, Policy
 from halfstep.experience.research import research
@@ -66,11 +66,10 @@ def chain(
         folder=folder,
     ).encoder  # fmt: skip
     contexts = encode_contexts(encoder, values, train[0], settled=features.settled)
-    header = StoreHeader(
-        bars_hash=bars.hash, feature_set=features.set_id, rules_hash=rules_hash(RULES, traded), symbol=bars.symbol,
-        discount=settings.discount,
-    )  # fmt: skip
-    store = EpisodeStore.create(folder / "store", header)
+    header = StoreHeader.of(
+        bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=settings.discount
+    )
+    store = EpisodeStore.create(folder / "store", header, bars)
     policy: Policy = NoisePolicy(RULES.lot_cap)
     result: StudyResult | None = None
     for number in range(rounds):
