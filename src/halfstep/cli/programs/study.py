@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
+from halfstep.backtest.registry import record_trials
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import StudyInputs
-from halfstep.cli.programs.episodes import episodes_folder
+from halfstep.cli.programs.episodes import episodes_folder, trainable_store
 from halfstep.cli.programs.estimates import study_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import (
@@ -21,6 +22,7 @@ from halfstep.cli.programs.models import (
     model_config,
     needed_model,
 )
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 from halfstep.experience.store import EpisodeStore
@@ -90,7 +92,7 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=EpisodeStore.open(episodes_folder(given.episodes), expect=market.store_header),
+        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak),
     )
 
 
@@ -116,6 +118,7 @@ def _work(job: Job[StudyInputs]) -> Outcome:
         contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
     return Outcome(
         metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
     )
