@@ -20,7 +20,7 @@ from halfstep.cli.main import main
 from halfstep.training.policy import Contexts, encode_contexts
 
 SMOKE = ("run", "--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
-COMPARED = ("**/*.safetensors", "**/*-metrics.jsonl", "metrics.jsonl")
+COMPARED = ("**/*.safetensors", "**/metrics.jsonl")
 
 
 def command(cwd: Path, *arguments: str, hash_seed: str = "0") -> subprocess.Popen[str]:
@@ -68,7 +68,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     folder, text = unbroken
     assert {path.name for path in folder.iterdir()} == {
-        "20-episodes", "50-arms", "70-timing.json", "bars.json", "bars.parquet", "config.toml", "log.txt",
+        "20-research-r0", "50-arms", "70-timing.json", "bars.parquet", "config.toml", "log.txt",
         "manifest.json", "metrics.json", "metrics.jsonl", "report",
     }  # fmt: skip
     assert text.splitlines()[-1] == f"Report: {folder / 'report' / 'report.html'}"
@@ -125,7 +125,7 @@ def test_no_action_of_a_trained_arm_depends_on_the_future(
         return replace(contexts, rows=torch.cat([contexts.rows[1:], contexts.rows[-1:]]))
 
     monkeypatch.setattr("halfstep.cli.programs.policy.encode_contexts", of_the_next_bar)
-    assert main([*command[:2], str(arm / "actor.safetensors"), *command[3:]]) == 1
+    assert main([*command[:2], str(arm / "models" / "actor.safetensors"), *command[3:]]) == 1
     features, policy = json.loads(capsys.readouterr().out)
     assert features["leaks"] == []
     assert {leak["way"] for leak in policy["leaks"]} == {"future noise"}

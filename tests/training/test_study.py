@@ -12,7 +12,7 @@ import torch
 from halfstep.nn.build import build_actor, build_critic
 from halfstep.nn.gaussian import net_sides
 from halfstep.nn.presets import preset
-from halfstep.training import loop
+from halfstep.training import checkpoint
 from halfstep.training import study as module
 from halfstep.training.loop import Learner
 from halfstep.training.settings import OptimizerSettings, StudySettings
@@ -184,7 +184,7 @@ def test_interrupted_study_resumes_to_the_same_bytes(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = run(world, tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
     original, made = module._update, [0]
 
     def interrupted(*arguments: object) -> dict[str, float]:
@@ -200,7 +200,7 @@ def test_interrupted_study_resumes_to_the_same_bytes(
     resumed = run(world, tmp_path / "b")
     assert made[0] == 33  # thirty updates and three that did not happen: nothing was done twice
     assert resumed.validation == unbroken.validation
-    for name in ("actor.safetensors", "critic.safetensors", "study-metrics.jsonl"):
+    for name in ("models/actor.safetensors", "models/critic.safetensors", "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

@@ -38,6 +38,10 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb(
+        "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
+    ),
+    Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),

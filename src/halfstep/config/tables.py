@@ -147,7 +147,9 @@ class RunSettings:
     """The whole chain."""
 
     seed: int = 1
-    """Root seed of the shared part: pilot models and collected trajectories."""
+    """Root seed of every use of randomness; `run` and `compare` give each arm its own."""
+    optimizer: str = "adam_mini"
+    """Optimizer of what is trained once: study-encoder, study and the pilot of `run`."""
     rounds: int = 2
     """Rounds of collecting trajectories; from the second on, the pilot actor takes part."""
     threads: int = 1

@@ -1,11 +1,8 @@
-"""What every training shares: the schedule, one checked update, and a resumable state."""
+"""What every training shares: the schedule, one checked update, and the lines of its metrics."""
 
-import io
 import json
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ Point = dict[str, float | int]
 """One record of a curve: where it stands (epoch or update) and the figures there."""
 
 FINAL_LR_SHARE = 0.1
-CHECKPOINT_SECONDS = 60.0  # a killed training loses at most this much work
 
 
 def lr_share(update: int, total: int, warmup: int) -> float:
@@ -95,54 +91,20 @@ class Learner:
         self.updates = state["updates"]
 
 
-class Checkpoint:
-    """The newest state of one training, in one file that is whole or absent.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._saved = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the last save is so long ago that the next update should be kept."""
-        return time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write a state of tensors, numbers, strings, lists and dictionaries."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        files.write_bytes(self.path, buffer.getvalue())
-        self._saved = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the saved state, or None; nothing but tensors and plain values is ever unpacked."""
-        if not self.path.exists():
-            return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
-        return state
-
-    @contextmanager
-    def named_on_divergence(self) -> Iterator[None]:
-        """Let a `DivergenceError` say where the newest good state lies."""
-        try:
-            yield
-        except DivergenceError as error:
-            where = (
-                f"The newest good state is {self.path}." if self.path.exists() else "No state was saved yet."
-            )
-            raise DivergenceError(f"{error} {where}") from None
-
-
 def _listed(names: list[str]) -> str:
     """Return the first few names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more if names else "no parameter"
 
 
-def write_metric_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Write the metrics of a training, one JSON object per line, atomically."""
-    files.write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+def write_metric_lines(folder: Path, phase: str, lines: list[dict[str, Any]], *, seed: int) -> None:
+    """Write the metrics of one phase of a folder's work to ``metrics.jsonl``, one JSON object per line, atomically.
+
+    Lines that this phase wrote before are replaced where they stand; those of other phases stay.
+    """
+    path = folder / "metrics.jsonl"
+    before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    own = [number for number, line in enumerate(before) if json.loads(line)["phase"] == phase]
+    begin, end = (own[0], own[-1] + 1) if own else (len(before), len(before))
+    new = [json.dumps({"phase": phase, "seed": seed, **line}, allow_nan=False) + "\n" for line in lines]
+    files.write_text(path, "".join([*before[:begin], *new, *before[end:]]))

@@ -40,7 +40,8 @@ from halfstep.nn.config import ModelConfig
 from halfstep.nn.gaussian import kl_to_standard_normal
 from halfstep.nn.policy import Actor, Critic
 from halfstep.progress import SILENT, Progress
-from halfstep.training.loop import Checkpoint, Learner, Point, write_metric_lines
+from halfstep.training.checkpoint import Checkpoint
+from halfstep.training.loop import Learner, Point, write_metric_lines
 from halfstep.training.optimizers import measured_state_bytes
 from halfstep.training.policy import Contexts, NeuralPolicy
 from halfstep.training.settings import OptimizerSettings, StudySettings
@@ -109,7 +110,7 @@ def study(
         "actor": Learner(actor, optimizer, optimizer_settings, settings.updates),
     }
     batches = _Batches(data, settings, seed)
-    checkpoint = Checkpoint(folder / "study-checkpoint.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "study")
     state: dict[str, Any] = checkpoint.load() or {
         "update": 0, "curve": [], "validation": [], "best": None, "best_growth": -math.inf, "bytes": 0,
     }  # fmt: skip
@@ -118,26 +119,30 @@ def study(
             learner.load_state_dict(state[name])
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
-    for update in range(state["update"], settings.updates):
-        with checkpoint.named_on_divergence():
-            losses = _update(batches.at(update), actor, critic, learners, settings, seed, update)
-        if update % LOG_EVERY == LOG_EVERY - 1:
-            state["curve"].append({"update": update + 1, **losses})
-        progress.advance(1, **losses)
-        state["update"] = update + 1
-        is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
-        if is_evaluated:
-            _validate(actor, critic, data, state, update + 1)
-            state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
-            write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
-        if is_evaluated or checkpoint.is_due:
-            checkpoint.save(state | {name: learner.state_dict() for name, learner in learners.items()})
+    with checkpoint:  # an interrupt waits for a whole update
+        for update in range(state["update"], settings.updates):
+            with checkpoint.named_on_divergence():
+                losses = _update(batches.at(update), actor, critic, learners, settings, seed, update)
+            if update % LOG_EVERY == LOG_EVERY - 1:
+                state["curve"].append({"update": update + 1, **losses})
+            progress.advance(1, **losses)
+            state["update"] = update + 1
+            is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
+            if is_evaluated:
+                _validate(actor, critic, data, state, update + 1)
+                state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
+                write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
+            if is_evaluated or checkpoint.is_due:
+                checkpoint.save(
+                    state | {name: learner.state_dict() for name, learner in learners.items()},
+                    step=update + 1,
+                )
     progress.finish()
     actor.load_state_dict(state["best"]["actor"])
     critic.load_state_dict(state["best"]["critic"])
     facts = {"encoder": data.contexts.encoder_hash}
-    save_weights(actor, folder / "actor.safetensors", kind="actor", facts=facts)
-    save_weights(critic, folder / "critic.safetensors", kind="critic", facts=facts)
+    save_weights(actor, folder / "models" / "actor.safetensors", kind="actor", facts=facts)
+    save_weights(critic, folder / "models" / "critic.safetensors", kind="critic", facts=facts)
     return StudyResult(
         actor=actor, critic=critic, curve=state["curve"], validation=state["validation"],
         log_growth=state["best_growth"], state_bytes=state["bytes"], seconds=time.perf_counter() - began,

@@ -20,20 +20,20 @@ from halfstep.backtest.registry import sharpe_by_observation
 from halfstep.broker.deals import deals_frame, positions_frame, trades_frame
 from halfstep.broker.engine import Run
 from halfstep.cli.programs.market import Market, load_market
+from halfstep.cli.programs.models import contexts_of
 from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
+from halfstep.cli.programs.study import study_policy
+from halfstep.cli.programs.study_encoder import fit_encoder
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.calendar import years_between
 from halfstep.market.timeframes import DAY
-from halfstep.nn.config import ModelConfig
-from halfstep.nn.presets import preset
 from halfstep.progress import SILENT, Progress
-from halfstep.training.encoder import EncoderResult, train_encoder
-from halfstep.training.policy import Contexts, NeuralPolicy, encode_contexts
-from halfstep.training.study import StudyData, StudyResult, study
-from halfstep.training.windows import EncoderData
+from halfstep.training.encoder import EncoderResult
+from halfstep.training.policy import NeuralPolicy
+from halfstep.training.study import StudyResult
 
 Scope = Literal["encoder", "study", "chain"]
 """How far an arm goes: the encoder alone; critic and actor too; the test as well."""
@@ -66,59 +66,6 @@ def arms_of(config: Config) -> list[Arm]:
     ]
 
 
-def model_config(config: Config) -> ModelConfig:
-    """Return the sizes of the networks."""
-    return preset(config.model.preset, lot_cap=config.broker.lot_cap)
-
-
-def encoder_data(market: Market) -> EncoderData:
-    """Return what encoder training reads of a market."""
-    return EncoderData(
-        values=torch.from_numpy(market.features.values),
-        names=market.features.names,
-        train=market.spans.train,
-        validation=market.spans.validation,
-        settled=market.features.settled,
-        data_hash=market.bars.hash,
-    )
-
-
-def fit_encoder(config: Config, market: Market, arm: Arm, folder: Path, progress: Progress) -> EncoderResult:
-    """Train an arm's encoder."""
-    return train_encoder(
-        model_config(config), encoder_data(market), config.study_encoder, optimizer=arm.optimizer,
-        optimizer_settings=config.optim, seed=arm.seed, folder=folder, progress=progress,
-    )  # fmt: skip
-
-
-def fit_policy(
-    config: Config,
-    market: Market,
-    arm: Arm,
-    contexts: Contexts,
-    store: EpisodeStore,
-    folder: Path,
-    progress: Progress,
-) -> StudyResult:
-    """Train an arm's critic and actor."""
-    data = StudyData(
-        store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
-        train=market.spans.train, validation=market.spans.validation,
-    )  # fmt: skip
-    return study(
-        model_config(config), data, config.study, optimizer=arm.optimizer, optimizer_settings=config.optim,
-        seed=arm.seed, folder=folder, progress=progress,
-    )  # fmt: skip
-
-
-def contexts_of(result: EncoderResult, market: Market) -> Contexts:
-    """Encode every bar from the training span on, once."""
-    features = market.features
-    return encode_contexts(
-        result.encoder, torch.from_numpy(features.values), market.spans.train[0], settled=features.settled
-    )
-
-
 def run_arm(
     config: Config,
     market: Market,
@@ -130,12 +77,15 @@ def run_arm(
     scope: Scope = "chain",
 ) -> None:
     """Do one arm: encoder; contexts and study; one pass over the test span. ``scope`` says how far."""
-    encoder = fit_encoder(config, market, arm, folder, progress)
+    encoder = fit_encoder(config, market, folder, progress, optimizer=arm.optimizer, seed=arm.seed)
     record = _encoder_record(arm, encoder)
     if scope != "encoder":
-        contexts = contexts_of(encoder, market)
+        contexts = contexts_of(encoder.encoder, market, folder)
         store = EpisodeStore.open(store_folder, expect=market.store_header)
-        policy = fit_policy(config, market, arm, contexts, store, folder, progress)
+        policy = study_policy(
+            config, market, folder, progress, encoder_folder=folder, contexts=contexts, store=store,
+            optimizer=arm.optimizer, seed=arm.seed,
+        )  # fmt: skip
         _add_policy(record, policy, market, NeuralPolicy(policy.actor, contexts))
         if scope == "chain":
             record["test"] = _test_record(market, NeuralPolicy(policy.actor, contexts))

@@ -8,6 +8,7 @@ from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
 from halfstep.experience.store import StoreHeader
 from halfstep.market.bars import Bars
+from halfstep.market.calendar import iso
 from halfstep.market.features import Features, compute_features
 from halfstep.market.indicators import atr_points
 from halfstep.market.instruments import Instrument, instrument
@@ -41,6 +42,17 @@ class Market:
             symbol=self.bars.symbol,
             discount=self.discount,
         )
+
+
+def market_facts(market: Market) -> dict[str, str | int]:
+    """Return what identifies the data of a run, for its manifest."""
+    bars = market.bars
+    return {
+        "path": "made up" if bars.source.path is None else str(bars.source.path),
+        "sha256": str(bars.source.sha256), "hash": bars.hash, "bars": len(bars), "symbol": bars.symbol,
+        "first": iso(int(bars.server_time[0])), "last": iso(int(bars.server_time[-1])), "zone": bars.zone.name,
+        "side": bars.side, "feature_set": market.features.set_id,
+    }  # fmt: skip
 
 
 def load_bars(config: Config) -> Bars:

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from halfstep.cli.programs.arms import model_config
+from halfstep.cli.programs.models import model_config
 from halfstep.config.tables import Config
 from halfstep.nn.build import build_actor, build_critic, build_encoder
 from halfstep.training.optimizers import make_optimizer
