@@ -206,8 +206,12 @@ def _order_frame(run: TestRun) -> pl.DataFrame:
     values: dict[str, Any] = {"time": run.open_time}
     values |= {name: run.asked[:, k] for k, name in enumerate(names[1:7])}
     values |= {name: run.executed[:, k] for k, name in enumerate(names[7:13])}
-    outcomes = pl.Series(run.outcome).replace_strict({o.value: o.name for o in Outcome}, return_dtype=pl.String)
-    flags = {value: "|".join(str(flag.name) for flag in Flag if flag & value) for value in range(2 ** len(Flag))}
+    outcomes = pl.Series(run.outcome).replace_strict(
+        {o.value: o.name for o in Outcome}, return_dtype=pl.String
+    )
+    flags = {
+        value: "|".join(str(flag.name) for flag in Flag if flag & value) for value in range(2 ** len(Flag))
+    }
     values |= {
         "outcome": outcomes,
         "flags": pl.Series(run.flags).replace_strict(flags, return_dtype=pl.String),

@@ -63,7 +63,9 @@ def row(
 
 
 NO_TRADES = "no trades"
-SIDE_SHARE = "count of all trades of that side and the share of them that won; a long trade closes a long position"
+SIDE_SHARE = (
+    "count of all trades of that side and the share of them that won; a long trade closes a long position"
+)
 
 SETTINGS = (
     Definition("expert", "Expert", "text", "policy and the hash of its weights"),
@@ -132,7 +134,8 @@ OURS = (
     Definition("sharpe_daily", "Sharpe Ratio, daily", "ratio", "mean / deviation (n - 1) of the simple returns of the last equity of each server day, the deposit first, × root 252. Not MetaTrader's", "fewer than 20 days, no change, or equity at or below 0"),
     Definition("exposure", "Bars with a position", "share", "share of the bars that ended with a position", "no bars"),
     Definition("turnover", "Turnover", "lots", "sum of the lots of all deals"),
-    Definition("win_rate", "Won trades", "share", "won trades / trades, with its Wilson 95 % interval; in brackets the chance of so few or fewer if each were a fair coin", NO_TRADES, "share"),
+    Definition("win_rate", "Won trades", "share", "won trades / trades, with its Wilson 95 % interval", NO_TRADES),
+    Definition("coin", "So few won by a coin", "share", "P(X <= won trades) if each trade were a fair coin", NO_TRADES),
     Definition("one_sided", "Larger side", "share", "share of trades of the side traded more; from 95 % on the policy is called one-sided", NO_TRADES),
     Definition("constant", "Constant elements", "count", "elements of the action that vary by less than 1 % of their range over the test"),
     Definition("outside_data", "Actions outside the data", "share", "share of actions farther from the nearest of 1,000 recorded ones than 99 % of those are from each other", "no recorded actions to compare with"),

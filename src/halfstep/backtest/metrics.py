@@ -152,9 +152,7 @@ def _run_rows(nets: Floats) -> list[Row]:
 
 
 def _position_rows(run: TestRun) -> list[Row]:
-    nets, mfe, mae, held = (
-        run.positions[name].to_numpy() for name in ("net", "mfe", "mae", "held_seconds")
-    )
+    nets, mfe, mae, held = (run.positions[name].to_numpy() for name in ("net", "mfe", "mae", "held_seconds"))
     some = len(held) > 0
     return [
         row("corr_profit_mfe", ratios.pearson(nets, mfe)),
@@ -179,8 +177,9 @@ def _our_rows(run: TestRun, nets: Floats, given: Surroundings) -> tuple[Row, ...
         row("risk_free", given.risk_free * run.years * run.deposit, run.net, note=f"{text_of(given.risk_free, 'share')} a year"),
         row("sharpe_daily", ratios.sharpe_daily(days) if len(days) > ratios.LEAST_DAYS else None),
         row("exposure", held.mean() if len(held) else None),
-        row("turnover", run.deals["lots"].sum()),
-        row("win_rate", won / n if n else None, binomial_tail(won, n) if n else None, interval=wilson_interval(won, n) if n else None),
+        row("turnover", float(run.deals["lots"].sum())),
+        row("win_rate", won / n if n else None, interval=wilson_interval(won, n) if n else None),
+        row("coin", binomial_tail(won, n) if n else None),
         row("one_sided", larger, note=f"one-sided: {side}" if larger is not None and larger >= ONE_SIDED else ""),
         row("constant", len(still), note=", ".join(ELEMENTS[k] for k in still)),
         row("outside_data", given.outside_data),

@@ -118,9 +118,7 @@ def bars_of_a_block(bars: int, bars_per_day: float, mean_holding_bars: float) ->
     return max(1.0, min(bars / 4, max(bars_per_day, 2 * mean_holding_bars)))
 
 
-def block_ratio_draws(
-    numerator: Floats, denominator: Floats, *, block: int, draws: int, seed: int
-) -> Floats:
+def block_ratio_draws(numerator: Floats, denominator: Floats, *, block: int, draws: int, seed: int) -> Floats:
     """Return draws of sum(numerator) / sum(denominator) over resampled blocks of consecutive origins.
 
     Args:
