@@ -20,6 +20,9 @@ class DataSettings:
     bars: Path | None = None
     """File of bars: MetaTrader export, any known CSV or Parquet. Default: the EURUSD hours of 2017 that come with
     the installation."""
+    detail: Path | None = None
+    """File of finer bars of the same symbol, such as M1 or M15 inside H1: they decide the order of stop and target
+    where broker.intrabar is m1, and in the report's sensitivity."""
     made_up: int = 0
     """Use this many made-up hourly bars instead of a file; for tests of the machinery, never for results."""
     symbol: str | None = None
@@ -39,6 +42,8 @@ class DataSettings:
             raise ValueError(f"made_up: {self.made_up}, must be 0 or more bars. Leave it out to read a file.")
         if self.made_up and self.bars is not None:
             raise ValueError(f"made_up: {self.made_up}, but bars names {self.bars}. Give one of the two.")
+        if self.detail is not None and self.bars is None:
+            raise ValueError(f"detail: {self.detail}, but no bars. Name both files.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,12 @@ def load_bars(config: Config) -> Bars:
         return random_bars(data.made_up, seed=config.run.seed)
     if data.bars is None:
         return default_bars()
-    return read_bars(Path(data.bars), symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
+    return _read(config, data.bars)
+
+
+def _read(config: Config, path: Path) -> Bars:
+    data = config.data
+    return read_bars(path, symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
 
 
 def load_market(config: Config) -> Market:
@@ -81,6 +86,7 @@ def load_market(config: Config) -> Market:
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
+    detail = None if config.data.detail is None else _read(config, config.data.detail)
     return Market(
         bars=bars,
         features=compute_features(bars, config.data.features),
@@ -88,8 +94,8 @@ def load_market(config: Config) -> Market:
         spans=split_spans(bars, split),
         instrument=traded,
         rules=rules,
-        table=market_table(bars, traded, rules, atr_points=atr),
+        table=market_table(bars, traded, rules, detail=detail, atr_points=atr),
         test_rules=closing,
-        test_table=market_table(bars, traded, closing, atr_points=atr),
+        test_table=market_table(bars, traded, closing, detail=detail, atr_points=atr),
         discount=config.research.discount,
     )
