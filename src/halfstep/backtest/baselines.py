@@ -196,7 +196,7 @@ def _openings(run: TestRun, positions: pl.DataFrame) -> npt.NDArray[np.float64]:
     """Return volume, target and stop of the request that opened each position, ``(position, 3)``."""
     request = run.executed[positions["open_step"].to_numpy()]
     is_long = (positions["side"] > 0).to_numpy()
-    return np.where(is_long[:, None], request[:, :3], request[:, 3:])
+    return np.asarray(np.where(is_long[:, None], request[:, :3], request[:, 3:]), np.float64)
 
 
 def _random_plans(random: np.random.Generator, held: npt.NDArray[np.int64], bars: int, runs: int) -> _Plans:

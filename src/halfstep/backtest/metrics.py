@@ -50,6 +50,10 @@ class Metrics:
     def __getitem__(self, key: str) -> Row:
         return next(row for row in (*self.tester, *self.ours) if row.key == key)
 
+    def values(self) -> dict[str, float | None]:
+        """Return the value of every row that is a number, by key."""
+        return {row.key: row.value for row in (*self.tester, *self.ours) if row.unit != "text"}
+
 
 def compute_metrics(run: TestRun, surroundings: Surroundings | None = None) -> Metrics:
     """Return every row of a run."""
