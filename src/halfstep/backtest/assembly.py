@@ -76,7 +76,7 @@ def assemble(given: Evidence) -> Report:
     sure = uncertainty.uncertainty_rows(run, nets, given.trials, logits, given.resampling)
     intervals = [each.interval for each in sure if each.key == "net_profit_interval"]
     if len(nets) > 1:
-        intervals += [each.interval for each in sure if each.key == "seeds_mean"]
+        intervals += [each.interval for each in sure if each.key == "seeds_net"]
     warnings = verdict.banners(run, given.circumstances)
     if given.cases:
         warnings += sensitivity.fragile_banners(given.cases)

@@ -163,12 +163,14 @@ def _group(time: Any, name: str) -> Any:
 def action_table(run: TestRun) -> Table:
     """Return histograms of the six elements, as asked for and as executed, over their range."""
     records = []
-    for kind, actions in (("asked", run.asked), ("executed", run.executed)):
-        for k, element in enumerate(ELEMENTS):
-            values = actions[:, k]
-            values = values[np.isfinite(values)]
-            high = max(float(run.action_range[k]), float(values.max(initial=0.0)))
-            counts, edges = np.histogram(np.maximum(values, 0.0), HISTOGRAM_BINS, (0.0, high))
+    for k, element in enumerate(ELEMENTS):
+        columns = {"raw": run.asked[:, k], "executed": run.executed[:, k]}
+        finite = {kind: np.maximum(values[np.isfinite(values)], 0.0) for kind, values in columns.items()}
+        high = max(
+            float(run.action_range[k]), *(float(values.max(initial=0.0)) for values in finite.values())
+        )
+        for kind, values in finite.items():
+            counts, edges = np.histogram(values, HISTOGRAM_BINS, (0.0, high))
             records += [
                 {"element": element, "kind": kind, "low": float(low), "high": float(up), "count": int(count)}
                 for low, up, count in zip(edges[:-1], edges[1:], counts, strict=True)

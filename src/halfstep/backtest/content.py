@@ -126,7 +126,7 @@ _BUY_SELL = ("buy_lots", "buy_tp", "buy_sl", "sell_lots", "sell_tp", "sell_sl")
 ELEMENTS = ("Buy lots", "Buy target", "Buy stop", "Sell lots", "Sell target", "Sell stop")
 _ACTIONS = "\n".join(
     f"{kind}_{name}: {label}, {kind}: {'lots' if name.endswith('lots') else 'growth'}"
-    for kind in ("asked", "executed")
+    for kind in ("raw", "executed")
     for name, label in zip(_BUY_SELL, ELEMENTS, strict=True)
 )
 

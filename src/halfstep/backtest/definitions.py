@@ -149,17 +149,17 @@ UNCERTAINTY = (
     Definition("payoff_interval", "Mean net of a position, positions resampled", "money", "with the percentile interval of the same bootstrap", "fewer than 10 positions"),
     Definition("won_interval", "Won positions, positions resampled", "share", "with the percentile interval of the same bootstrap", "fewer than 10 positions"),
     Definition("bootstrap_seed", "Seed of the draws", "count", "root seed of every resampling of this page"),
-    Definition("seeds_mean", "Net profit over seeds", "money", "interquartile mean: a quarter of the seeds, rounded down, is cut at each end; with the percentile interval of resampled seeds", "one seed says nothing about the spread"),
+    Definition("seeds_net", "Net profit over seeds", "money", "interquartile mean: a quarter of the seeds, rounded down, is cut at each end; with the percentile interval of resampled seeds", "one seed says nothing about the spread"),
     Definition("seeds_worst", "Worst seed", "money", "least net profit of a seed", "one seed"),
     Definition("seeds_best", "Best seed", "money", "greatest net profit of a seed; no result by itself", "one seed"),
     Definition("deflated_sharpe", "Deflated Sharpe ratio", "share", "probability that the Sharpe ratio of the returns is above what the best of so many trials shows by luck alone (Bailey and López de Prado 2014); in brackets that threshold, per return", "fewer than 20 returns, no change, or returns too skewed", "growth"),
     Definition("trials", "Trials", "count", "configurations whose validation or test result was looked at, seeds apart"),
-    Definition("overfitting", "Probability of overfitting", "share", "share of the splits of the test in halves in which the trial that is best in one half is below the middle in the other (combinatorially symmetric cross-validation)", "fewer than two trials, or too few bars"),
+    Definition("pbo", "Probability of overfitting", "share", "share of the splits of the test in halves in which the trial that is best in one half is below the middle in the other (combinatorially symmetric cross-validation)", "fewer than two trials, or too few bars"),
 )  # fmt: skip
 
 SUMMARY = (
     Definition("headline", "Net profit", "money", "interquartile mean over seeds with its 95 % interval; with one seed, its net profit with the interval of its resampled bars"),
-    Definition("against_random", "Against random trading", "share", "p = (1 + random policies that earn as much or more) / (1 + random policies); each has our number of positions, volumes, distances and planned holding times, its gaps and sides drawn", "no random policies were played"),
+    Definition("random_p", "Against random trading", "share", "p = (1 + random policies that earn as much or more) / (1 + random policies); each has our number of positions, volumes, distances and planned holding times, its gaps and sides drawn", "no random policies were played"),
     Definition("against_baselines", "Against simple rules", "text", "which rules on the same bars, deposit and costs earned more"),
     Definition("against_deposit", "Against a deposit", "money", "net profit - what the risk-free rate pays in the same time"),
     Definition("seed_spread", "Seeds", "text", "interquartile mean and worst net profit"),

@@ -111,10 +111,10 @@ def _position_rows(run: TestRun, resampling: Resampling) -> list[Row]:
 
 def _seed_rows(nets: Floats, resampling: Resampling) -> list[Row]:
     if len(nets) < 2:
-        return [row(key, None) for key in ("seeds_mean", "seeds_worst", "seeds_best")]
+        return [row(key, None) for key in ("seeds_net", "seeds_worst", "seeds_best")]
     interval = s.seed_interval(nets, draws=resampling.draws, seed=resampling.seed + 2)
     return [
-        row("seeds_mean", s.interquartile_mean(nets), interval=interval, note=f"{len(nets)} seeds"),
+        row("seeds_net", s.interquartile_mean(nets), interval=interval, note=f"{len(nets)} seeds"),
         row("seeds_worst", nets.min()),
         row("seeds_best", nets.max()),
     ]
@@ -137,7 +137,7 @@ def _search_rows(run: TestRun, trials: Mapping[Observation, TrialCount], logits:
     return [
         row("deflated_sharpe", probability, threshold, note=note),
         row("trials", n),
-        row("overfitting", None if logits is None else float((logits <= 0).mean())),
+        row("pbo", None if logits is None else float((logits <= 0).mean())),
     ]
 
 

@@ -41,7 +41,7 @@ def summary_rows(
 ) -> tuple[Row, ...]:
     """Return what to know first."""
     known = {each.key: each for each in uncertainty}
-    seeds = known["seeds_mean"]
+    seeds = known["seeds_net"]
     head = seeds if seeds.value is not None else known["net_profit_interval"]
     value = run.net if head.value is None else head.value
     better = [each.name for each in baselines if each.run.net > value]
@@ -52,7 +52,7 @@ def summary_rows(
     spread = "--" if seeds.value is None else f"interquartile mean {money(seeds.value)}, worst {known['seeds_worst'].text}"  # fmt: skip
     return (
         row("headline", value, interval=head.interval, note=seeds.note),
-        row("against_random", None if band is None else band.p(run.net), note=_place(run, band)),
+        row("random_p", None if band is None else band.p(run.net), note=_place(run, band)),
         row("against_baselines", None, text=words),
         row("against_deposit", value - free, text=f"{money(value - free)}: net profit {money(value)}, a deposit {money(free)}"),
         row("seed_spread", None, text=spread),

@@ -3,6 +3,7 @@
 A trained policy that is not better than these has learned nothing from its critic.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from halfstep.backtest.baselines import Baseline
 from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.broker.engine import run_actions
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import contexts_of, load_actor, model_config
+from halfstep.cli.programs.models import contexts_of, load_actor, load_encoder, model_config
+from halfstep.cli.programs.study import study_policy
 from halfstep.config.tables import Config
 from halfstep.experience.rollout import trade
 from halfstep.experience.seeds import generator
@@ -20,6 +22,7 @@ from halfstep.market.calendar import iso
 from halfstep.nn.build import build_actor
 from halfstep.nn.encoder import Encoder
 from halfstep.nn.policy import Actor
+from halfstep.progress import Progress
 from halfstep.training.policy import Contexts, NeuralPolicy
 from halfstep.training.selection import (
     NEAR_QUANTILE,
@@ -47,7 +50,7 @@ def data_baselines(
         config, market: of the run.
         encoder, folder: of the arm that is shown, and where its contexts are kept.
         store: trajectories.
-        cloned: folder of a policy that imitates, trained on the same encoder.
+        cloned: folder of a policy that imitates, with its encoder.
     """
     contexts = contexts_of(encoder, market, folder)
     untrained = build_actor(model_config(config), seed=config.run.seed).eval()
@@ -57,6 +60,7 @@ def data_baselines(
         )
     ]
     if cloned is not None:
+        contexts = contexts_of(load_encoder(cloned, config, market), market, cloned)
         actor = load_actor(cloned, config, contexts.encoder_hash)
         found.append(
             Baseline(
@@ -68,6 +72,30 @@ def data_baselines(
     if store is not None and len(store):
         found.append(_best_recorded(market, store))
     return found  # fmt: skip
+
+
+def clone_policy(
+    config: Config,
+    market: Market,
+    folder: Path,
+    progress: Progress,
+    *,
+    encoder_folder: Path,
+    store: EpisodeStore,
+) -> Path:
+    """Train a policy that only imitates profitable episodes, as `study` does without its critic; returns its folder."""
+    imitating = config.model_copy(
+        update={
+            "study": replace(config.study, objective="guided", target="n_step", guidance=0.0, cloning=1.0)
+        }
+    )
+    encoder = load_encoder(encoder_folder, config, market)
+    study_policy(
+        imitating, market, folder, progress, encoder_folder=encoder_folder,
+        contexts=contexts_of(encoder, market, folder, encoder_folder), store=store,
+        optimizer=config.compare.headline, seed=config.run.seed,
+    )  # fmt: skip
+    return folder
 
 
 def _trade(actor: Actor, contexts: Contexts, market: Market) -> TestRun:

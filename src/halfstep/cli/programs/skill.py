@@ -42,39 +42,28 @@ def forecast_errors(encoder: Encoder, market: Market) -> ForecastErrors | None:
     return ForecastErrors(features=tuple(names.tolist()), **arrays)
 
 
-def forecast_windows(encoder: Encoder, market: Market) -> Table:
-    """Return three forecasts, at the beginning, in the middle and at the end of the test span, in the feature's units."""
+def forecast_windows(encoder: Encoder, market: Market, errors: ForecastErrors) -> Table:
+    """Return three forecasts of the feature with the greatest skill, in its units: first, middle and last of the span."""
     data = encoder_data(market)
     origins = window_origins(market.spans.test, encoder, data.settled)
     windows = WindowTable(encoder, data, market.spans.test[1])
     chosen = sorted({int(origins[k]) for k in np.linspace(0, len(origins) - 1, WINDOWS).astype(int)})
-    names = [data.names[k] for k in np.arange(len(data.names))[encoder.columns]]
-    records = []
+    naive = np.min([squared.mean(axis=(0, 1)) for squared in errors.naive.values()], axis=0)
+    name = errors.features[int(np.argmin(errors.model.mean(axis=(0, 1)) / np.maximum(naive, 1e-12)))]
+    column, place = data.names.index(name), errors.features.index(name)
+    records: list[dict[str, Any]] = []
     with torch.inference_mode():
         for window, origin in enumerate(chosen, 1):
             [(x, y, output)] = forecasts(encoder, windows, torch.tensor([origin]))
-            guess = encoder.to_units(output)[0].numpy()
-            known, truth = x[0, -KNOWN_BARS:, encoder.columns].numpy(), y[0][:, encoder.columns].numpy()
-            for k, name in enumerate(names):
-                base = {"window": window, "time": int(market.bars.server_time[origin]), "feature": name}
-                records += [
-                    base
-                    | {
-                        "step": step - len(known) + 1,
-                        "known": float(known[step, k]),
-                        "truth": None,
-                        "forecast": None,
-                    }
-                    for step in range(len(known))
-                ]
-                records += [
-                    base
-                    | {
-                        "step": h + 1,
-                        "known": None,
-                        "truth": float(truth[h, k]),
-                        "forecast": float(guess[h, k]),
-                    }
-                    for h in range(len(truth))
-                ]
+            guess = encoder.to_units(output)[0, :, place].tolist()
+            known, truth = x[0, -KNOWN_BARS:, column].tolist(), y[0, :, column].tolist()
+            base = {"window": window, "time": int(market.bars.server_time[origin]), "feature": name}
+            records += [
+                base | {"step": step - len(known) + 1, "known": value, "truth": None, "forecast": None}
+                for step, value in enumerate(known)
+            ]
+            records += [
+                base | {"step": h, "known": None, "truth": real, "forecast": value}
+                for h, (real, value) in enumerate(zip(truth, guess, strict=True), 1)
+            ]
     return table(content.FORECAST_WINDOWS, records)

@@ -123,7 +123,7 @@ def summarise(
             },
             trial_returns=_trial_returns(records, runs),
             forecast=errors,
-            extra=() if errors is None else (forecast_windows(encoder, market),),
+            extra=() if errors is None else (forecast_windows(encoder, market, errors),),
             quality_spans=spans,
             circumstances=circumstances(config, market, quality=quality, openings=openings),
             resampling=Resampling(draws=config.test.bootstrap_draws, seed=config.run.seed),

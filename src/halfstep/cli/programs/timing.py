@@ -11,8 +11,8 @@ from halfstep.nn.build import build_actor, build_critic, build_encoder
 from halfstep.training.optimizers import make_optimizer
 
 
-def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, float]:
-    """Return the median milliseconds of a step over encoder, actor and critic together, by optimizer."""
+def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, tuple[float, float, float]]:
+    """Return median and quartiles of the milliseconds of a step over encoder, actor and critic together, by optimizer."""
     sizes = model_config(config)
     candidates = {}
     for name in config.compare.optimizers:
@@ -34,4 +34,11 @@ def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, floa
             optimizer.step()
             if round_number >= 3:  # the first rounds allocate
                 rounds[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(times) for name, times in rounds.items()}
+    return {name: _middle_and_quartiles(times) for name, times in rounds.items()}
+
+
+def _middle_and_quartiles(times: list[float]) -> tuple[float, float, float]:
+    if len(times) < 2:
+        return times[0], times[0], times[0]
+    low, middle, high = statistics.quantiles(times, n=4)
+    return middle, low, high
