@@ -37,11 +37,12 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """One comparison run: a name, what happened, and what to know about it."""
+    """One comparison run: a name, what happened, what to know about it, and whether it traded the bars of the test."""
 
     name: str
     run: TestRun
     note: str = ""
+    on_test_bars: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -78,11 +79,11 @@ def simple_baselines(market: MarketTable, rules: AccountRules, ours: TestRun, sp
     affordable = max(market.instrument.lot_min, _affordable_lots(rules, market, opened))
     return [
         Baseline(name="flat", run=_constant(market, rules, span)),
-        Baseline(name="always long", run=_constant(market, rules, span, (lots, target, stop, 0, 0, 0)), note=asked),
-        Baseline(name="always short", run=_constant(market, rules, span, (0, 0, 0, lots, target, stop)), note=asked),
+        Baseline(name="always long", run=_constant(market, rules, span, (lots, target, stop, 0.0, 0.0, 0.0)), note=asked),
+        Baseline(name="always short", run=_constant(market, rules, span, (0.0, 0.0, 0.0, lots, target, stop)), note=asked),
         Baseline(
             name="buy and hold",
-            run=_constant(market, _without_levels(rules), span, (affordable, 0, 0, 0, 0, 0)),
+            run=_constant(market, _without_levels(rules), span, (affordable, *(0.0,) * 5)),
             note=f"{affordable:.2f} lots; {change}",
         ),
     ]  # fmt: skip
@@ -258,7 +259,7 @@ def _play(
 
 
 def _constant(
-    market: MarketTable, rules: AccountRules, span: Span, action: Sequence[float] = (0, 0, 0, 0, 0, 0)
+    market: MarketTable, rules: AccountRules, span: Span, action: Sequence[float] = (0.0,) * 6
 ) -> TestRun:
     """Return the run that asks for the same at every bar."""
     actions = np.tile(np.asarray(action, np.float64), (span.bars, 1))

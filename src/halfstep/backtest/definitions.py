@@ -48,6 +48,7 @@ def row(
         note: in place of the definition's words on a missing value.
     """
     d = DEFINITIONS[key]
+    value, second = (None if each is None else float(each) for each in (value, second))
     if text is None:
         text = text_of(value, d.unit)
         if d.second is not None and value is not None:
@@ -57,8 +58,8 @@ def row(
     if not note and text == UNDEFINED:
         note = d.absent
     return Row(
-        key=key, label=d.label, value=None if value is None else float(value), text=text, unit=d.unit,
-        definition=d.meaning, note=note, second=None if second is None else float(second), interval=interval,
+        key=key, label=d.label, value=value, text=text, unit=d.unit,
+        definition=d.meaning, note=note, second=second, interval=interval,
     )  # fmt: skip
 
 
@@ -159,7 +160,7 @@ UNCERTAINTY = (
 
 SUMMARY = (
     Definition("headline", "Net profit", "money", "interquartile mean over seeds with its 95 % interval; with one seed, its net profit with the interval of its resampled bars"),
-    Definition("random_p", "Against random trading", "share", "p = (1 + random policies that earn as much or more) / (1 + random policies); each has our number of positions, volumes, distances and planned holding times, its gaps and sides drawn", "no random policies were played"),
+    Definition("random_p", "Against random trading", "ratio", "p = (1 + random policies that earn as much or more) / (1 + random policies); each has our number of positions, volumes, distances and planned holding times, its gaps and sides drawn", "no random policies were played"),
     Definition("against_baselines", "Against simple rules", "text", "which rules on the same bars, deposit and costs earned more"),
     Definition("against_deposit", "Against a deposit", "money", "net profit - what the risk-free rate pays in the same time"),
     Definition("seed_spread", "Seeds", "text", "interquartile mean and worst net profit"),

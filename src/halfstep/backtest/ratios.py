@@ -117,7 +117,7 @@ def _deviation(r: Floats, ddof: int) -> float | None:
 def annual_growth(start: float, end: float, years: float) -> float | None:
     """Return (end / start)^(1 / years) - 1; None below a quarter of a year.
 
-    >>> round(annual_growth(10_000, 12_100, 2.0), 12)
+    >>> round(annual_growth(10_000.0, 12_100.0, 2.0), 12)
     0.1
     """
     return (end / start) ** (1 / years) - 1 if years >= LEAST_YEARS and end > 0 else None

@@ -44,7 +44,7 @@ def summary_rows(
     seeds = known["seeds_net"]
     head = seeds if seeds.value is not None else known["net_profit_interval"]
     value = run.net if head.value is None else head.value
-    better = [each.name for each in baselines if each.run.net > value]
+    better = [each.name for each in baselines if each.on_test_bars and each.run.net > value]
     words = (
         f"less than {', '.join(better)}" if better else "more than every simple rule" if baselines else "--"
     )
@@ -52,7 +52,7 @@ def summary_rows(
     spread = "--" if seeds.value is None else f"interquartile mean {money(seeds.value)}, worst {known['seeds_worst'].text}"  # fmt: skip
     return (
         row("headline", value, interval=head.interval, note=seeds.note),
-        row("random_p", None if band is None else band.p(run.net), note=_place(run, band)),
+        _random_row(run, band),
         row("against_baselines", None, text=words),
         row("against_deposit", value - free, text=f"{money(value - free)}: net profit {money(value)}, a deposit {money(free)}"),
         row("seed_spread", None, text=spread),
@@ -61,10 +61,12 @@ def summary_rows(
     )  # fmt: skip
 
 
-def _place(run: TestRun, band: RandomBand | None) -> str:
+def _random_row(run: TestRun, band: RandomBand | None) -> Row:
     if band is None:
-        return ""
-    return f"{percent(float((band.nets >= run.net).mean()))} of {len(band.nets):,} random policies earn as much or more"
+        return row("random_p", None)
+    p, better = band.p(run.net), float((band.nets >= run.net).mean())
+    words = f"{percent(better)} of {len(band.nets):,} random policies earn as much or more"
+    return row("random_p", p, text=f"p = {p:.2g}", note=words)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

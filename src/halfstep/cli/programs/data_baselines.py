@@ -121,6 +121,7 @@ def _best_recorded(market: Market, store: EpisodeStore) -> Baseline:
         name="best recorded run",
         run=make_test_run(run, actions, market.test_table, market.test_rules),
         note=f"on its own bars, {iso(int(times[first + 1]))} to {iso(int(times[first + len(steps)]))}: the best of {len(store):,} in the training span",
+        on_test_bars=False,
     )  # fmt: skip
 
 
