@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from halfstep.experience.store import EpisodeStore, Group, StoreHeader
-from halfstep.training.samples import Batches, account_vectors, learning_reward
+from halfstep.training.samples import (
+    Batches,
+    account_vectors,
+    accounts_ahead,
+    at_rows,
+    learning_reward,
+    reward_scale,
+)
 from halfstep.training.settings import StudySettings
 from halfstep.training.targets import bootstrapped
 
@@ -18,11 +25,35 @@ SETTINGS = StudySettings(updates=30, batch=32)
 
 
 def test_equity_is_learnt_as_log_growth() -> None:
-    reward = np.array([[0.01, 0.01, -0.002], [-0.5, -2.0, 0.0]], np.float32)
-    learnt = learning_reward(reward)
+    reward = np.array([[0.01, 0.01, -0.002], [0.01, 0.01, 0.0], [-0.5, -2.0, 0.0]], np.float32)
+    balance, equity = np.array([10_000.0, 10_000.0, 10_000.0]), np.array([10_000.0, 8_000.0, 9_000.0])
+    learnt = learning_reward(reward, balance, equity, 100.0)
     assert learnt[0].tolist() == pytest.approx([0.01, np.log(1.01), -0.002])
-    assert learnt[1].tolist() == pytest.approx([-0.5, np.log(0.01), 0.0])  # bounded below
-    assert reward[1, 1] == -2.0  # the stored rewards are as they were
+    assert learnt[1, 1] == pytest.approx(np.log(8_100 / 8_000))  # relative to equity, not to the balance
+    assert learnt[2].tolist() == pytest.approx([-0.5, np.log(100 / 9_000), 0.0])  # down to the floor
+    assert reward[2, 1] == -2.0  # the stored rewards are as they were
+
+
+def test_learnt_growth_adds_up_to_that_of_the_account(world: World) -> None:
+    store, floor = world.study_data.store, world.study_data.rules.floor
+    for episode in range(len(store)):
+        length = int(store.length[episode])
+        steps = store.gather(np.array([episode]), np.array([0]), horizon=length)
+        balance, equity = accounts_ahead(steps.now, steps.reward, floor)
+        growth = learning_reward(steps.reward, balance, equity, floor)[0, :, 1].sum(dtype=np.float64)
+        last = store.gather(np.array([episode]), np.array([length])).now[0]
+        assert growth == pytest.approx(np.log(max(last[1], floor) / steps.now[0, 1]), abs=1e-5)
+        middle = store.gather(np.array([episode]), np.array([length // 2])).now[0]
+        np.testing.assert_allclose([balance[0, length // 2], equity[0, length // 2]], middle[:2], rtol=1e-5)
+
+
+def test_a_large_store_is_scaled_by_a_part_of_it(world: World) -> None:
+    store, weights = world.study_data.store, (0.0, 1.0, 1.0)
+    whole = reward_scale(store, weights, 1.0)
+    assert reward_scale(store, weights, 1.0, most=1500) == pytest.approx(whole, rel=0.1)
+    episode, step = at_rows(store, np.array([0, store.length[0] - 1, store.length[0]]))
+    assert episode.tolist() == [0, 0, 1]
+    assert step.tolist() == [0, store.length[0] - 1, 0]
 
 
 def test_account_vectors_carry_the_hour_of_their_bar(world: World) -> None:

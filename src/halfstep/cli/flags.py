@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
@@ -24,6 +25,15 @@ Flags = TypeVar("Flags")
 Inputs = TypeVar("Inputs", bound=NoInputs)
 ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
 MARKET_TABLES = ("data", "split", "instrument", "broker")
+JOBS_SHORT = MappingProxyType({"--jobs": "--run.jobs"})
+COMPARE_SHORT = MappingProxyType(
+    {
+        f"--{name}": f"--compare.{name}"
+        for name in ("scope", "sweep", "few-seeds", "seeds", "optimizers", "code")
+    }
+    | JOBS_SHORT
+)
+"""Short names of flags, by the verb that has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +46,6 @@ class ProgramFlags:
     """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
     bars: Path | None = None
     """File of bars, short for --data.bars."""
-    seed: int | None = None
-    """Root seed, short for --run.seed."""
     out: Path | None = None
     """Folder for the results. Default: a new one below runs/."""
     resume: Path | None = None
@@ -64,6 +72,24 @@ class PartitionFlags:
     """Blocks of gains and other vectors: one each, or one per element. Default: tensor; presets take element."""
     json: bool = False
     """Print the table as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportFlags:
+    """Flags of ``halfstep export``."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or of a study."""
+    what: Literal["onnx", "safetensors"] = "onnx"
+    """One ONNX file with a test vector and an expert advisor's source for MetaTrader 5; or the weights as they are."""
+    arm: str | None = None
+    """Which policy of a run, such as adam_mini-s3. Default: the one with the greatest log growth on validation."""
+    out: Path | None = None
+    """Folder for the files. Default: export/ in the run's folder."""
+    name: str | None = None
+    """Name of the files, letters, digits and underscores. Default: from the folder's name."""
+    json: bool = False
+    """Print what was written and checked as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +123,16 @@ def parse(
     inputs: type[Inputs],
     *,
     tables: Sequence[str] = ALL_TABLES,
+    short: Mapping[str, str] = JOBS_SHORT,
 ) -> Request[Inputs]:
     """Resolve one command line; prints help or a usage error and exits where tyro would.
 
     Args:
         inputs: dataclass of the program's own inputs; paths in it are made absolute.
         tables: tables of the configuration whose settings are flags; the others come from recipe and file.
+        short: short names of flags.
     """
+    argv = [_written_out(word, short) for word in argv]
     known = _known_early(argv)
     base = _base(known)
     own = _inputs_of(known.resume, inputs)
@@ -130,8 +159,6 @@ def parse(
         changes["data"] = {**changes["data"], "bars": given.program.bars, "made_up": 0}
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
-    if given.program.seed is not None:
-        changes["run"] = {**changes.get("run", {}), "seed": given.program.seed}
     return Request(
         flags=given.program, inputs=_absolute(getattr(given, "inputs", own)),
         config=merged(base, changes, source="command line"), argv=tuple(argv),
@@ -159,6 +186,12 @@ def _known_early(argv: Sequence[str]) -> argparse.Namespace:
         return early.parse_known_args(list(argv))[0]
     except (argparse.ArgumentError, SystemExit):
         return early.parse_args([])  # tyro will say what is wrong
+
+
+def _written_out(word: str, short: Mapping[str, str]) -> str:
+    """Return a word of the command line with the long name of its flag: ``--jobs=2`` is ``--run.jobs=2``."""
+    name, sign, value = word.partition("=")
+    return short.get(name, name) + sign + value
 
 
 def _base(known: argparse.Namespace) -> Config:

@@ -91,11 +91,13 @@ class Outcome:
         metrics: all figures, for ``metrics.json``; times of the clock stand under ``clock``.
         shown: tables and sentences for people, also logged.
         last: the last lines on the screen, for example where the report is.
+        status: exit status; 1 where the result is incomplete.
     """
 
     metrics: Mapping[str, Any]
     shown: tuple[RenderableType, ...] = ()
     last: tuple[str, ...] = ()
+    status: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,7 @@ class Program(Generic[Inputs]):
         plan: its steps, for ``--dry-run``.
         open: opens and checks the inputs, before anything is written.
         parents: the files and folders of earlier programs that it reads; their hashes go to the manifest.
+        with_test: whether it may read the bars of the test span.
     """
 
     verb: str
@@ -115,11 +118,12 @@ class Program(Generic[Inputs]):
     plan: Callable[[Job[Inputs]], list[Step]]
     open: Callable[[Request[Inputs], Market], Any] = lambda _request, _market: None
     parents: Callable[[Inputs], Mapping[str, Path]] = lambda _inputs: {}
+    with_test: bool = True
 
 
 def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
     """Run a program as the command line asks for it; returns the exit status."""
-    market = load_market(request.config)
+    market = load_market(request.config, with_test=program.with_test)
     job = Job(request=request, market=market, opened=program.open(request, market))
     if request.flags.dry_run:
         sys.stdout.write(to_toml(request.config) + plan_text(program.plan(job)))
@@ -142,7 +146,7 @@ def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
             sys.stdout.write(json.dumps(outcome.metrics, indent=2, allow_nan=False) + "\n")
         for line in outcome.last:
             screen.print(line, soft_wrap=True)
-    return 0
+    return outcome.status
 
 
 def plan_text(steps: list[Step]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import NoInputs, StudyInputs
+from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
@@ -30,12 +30,41 @@ def study_encoder(description: str, argv: Sequence[str]) -> int:
     return run_program(PROGRAM, request)
 
 
+def research(description: str, argv: Sequence[str]) -> int:
+    """Bars, and an actor if there is one, to trajectories."""
+    tables = (*flags.MARKET_TABLES, "model", "research", "run")
+    request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
 def study(description: str, argv: Sequence[str]) -> int:
     """Trajectories and an encoder to a critic and an actor."""
     tables = (*flags.MARKET_TABLES, "model", "optim", "study", "run")
     request = flags.parse("study", description, argv, StudyInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def test(description: str, argv: Sequence[str]) -> int:
+    """Trained models to what they earn on unseen bars."""
+    tables = (*flags.MARKET_TABLES, "model", "test", "run")
+    request = flags.parse("test", description, argv, TestInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.test import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def compare(description: str, argv: Sequence[str]) -> int:
+    """Optimizers on the same work."""
+    request = flags.parse("compare", description, argv, CompareInputs, short=flags.COMPARE_SHORT)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.compare import PROGRAM
 
     return run_program(PROGRAM, request)
 
@@ -97,4 +126,14 @@ def partition(description: str, argv: Sequence[str]) -> int:
     found = describe(request)
     text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
     sys.stdout.write(text + "\n")
+    return 0
+
+
+def export(description: str, argv: Sequence[str]) -> int:
+    """Write a policy for MetaTrader 5 or other programs."""
+    request = flags.parse_plain("export", description, argv, flags.ExportFlags)
+    from halfstep.cli.programs.export import export as write  # heavy: torch, onnx
+
+    written = write(request)
+    sys.stdout.write((json.dumps(written.as_json(), indent=2) if request.json else written.lines()) + "\n")
     return 0

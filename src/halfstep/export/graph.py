@@ -50,7 +50,7 @@ class Decoding:
         """Return the decoding that the broker of a test does."""
         return cls(
             floor=rules.floor, lot_step=instrument.lot_step, lot_min=instrument.lot_min,
-            lot_cap=min(rules.lot_cap, instrument.lot_max), level_scale=instrument.level_scale_points,
+            lot_cap=min(rules.lot_cap, instrument.lot_max), level_scale=float(instrument.level_scale_points),
             per_10k=rules.volume_unit == "lots_per_10k",
         )  # fmt: skip
 
@@ -99,11 +99,11 @@ class TerminalPolicy(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "1 bar feature"],
-        account: Float[Tensor, "1 7"],
-        previous: Float[Tensor, "1 2"],
-        seconds: Int[Tensor, "1"],
-        *state: Float[Tensor, "1 hidden"],
+        features: Float[Tensor, "batch bar feature"],
+        account: Float[Tensor, "batch 7"],
+        previous: Float[Tensor, "batch 2"],
+        seconds: Int[Tensor, " batch"],
+        *state: Float[Tensor, "batch hidden"],
     ) -> tuple[Tensor, ...]:
         """Return order, action, forecast and the state after the bar."""
         after: tuple[Tensor, ...] = ()
@@ -117,8 +117,11 @@ class TerminalPolicy(nn.Module):
         return (self._order(action, account[:, 1]), action, self.encoder.to_units(output), *after)
 
     def _vector(
-        self, account: Float[Tensor, "1 7"], previous: Float[Tensor, "1 2"], seconds: Int[Tensor, "1"]
-    ) -> Float[Tensor, "1 12"]:
+        self,
+        account: Float[Tensor, "batch 7"],
+        previous: Float[Tensor, "batch 2"],
+        seconds: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch 12"]:
         """Return `halfstep.market.state.account_vector`."""
         least = previous.clamp_min(self.decoding.floor)
         balance, equity = least[:, :1], least[:, 1:]
@@ -132,7 +135,9 @@ class TerminalPolicy(nn.Module):
         ]
         return torch.cat(parts, dim=1).clamp(-BOUND, BOUND)
 
-    def _order(self, action: Float[Tensor, "1 6"], equity: Float[Tensor, "1"]) -> Float[Tensor, "1 6"]:
+    def _order(
+        self, action: Float[Tensor, "batch 6"], equity: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 6"]:
         rules = self.decoding
         volume = action[:, 0::3] * (equity[:, None] / 10_000 if rules.per_10k else 1.0)
         steps = (volume / rules.lot_step + 0.5).floor()
@@ -143,7 +148,7 @@ class TerminalPolicy(nn.Module):
         return torch.cat([lots[:, :1], levels[:, 1:3], lots[:, 1:], levels[:, 4:]], dim=1)
 
 
-def angle(seconds: Int[Tensor, "1"], period: int) -> Float[Tensor, "1 1"]:
+def angle(seconds: Int[Tensor, " batch"], period: int) -> Float[Tensor, "batch 1"]:
     """Return 2 pi seconds / period as one column, reduced in whole numbers first."""
     return ((seconds % period).double() * (2 * np.pi / period)).float()[:, None]
 

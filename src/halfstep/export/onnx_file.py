@@ -33,7 +33,7 @@ class ExportCheck:
         bytes: its size.
         windows: random decisions compared.
         action_error: largest difference of the action from torch, lots and fractions.
-        forecast_error: largest difference of the forecast, in deviations of the features.
+        forecast_error: largest difference of the forecast, in units of the feature's deviation and level.
     """
 
     opset: int
@@ -94,7 +94,8 @@ def check_onnx(path: Path, policy: TerminalPolicy, *, windows: int = WINDOWS, se
             raise CheckpointError(f"{path}: {value.name} has open sizes, every size must be fixed.")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(seed)
-    deviation = policy.encoder.norm.reference_std[policy.encoder.columns].numpy()
+    norm = policy.encoder.norm
+    unit = (norm.reference_std + norm.reference_mean.abs())[policy.encoder.columns].numpy()
     action_error = forecast_error = 0.0
     for begin in range(0, windows, CHUNK):
         drawn = [random_inputs(policy, random) for _ in range(min(CHUNK, windows - begin))]
@@ -106,7 +107,7 @@ def check_onnx(path: Path, policy: TerminalPolicy, *, windows: int = WINDOWS, se
             named = zip(input_names(policy), inputs, strict=True)
             found = session.run(None, {name: part.numpy() for name, part in named})
             expected = [part[row : row + 1] for part in wanted]
-            forecast_error = max(forecast_error, _difference(found[2] / deviation, expected[2] / deviation))
+            forecast_error = max(forecast_error, _difference(found[2] / unit, expected[2] / unit))
             for other, ours in zip(found[1:2] + found[3:], expected[1:2] + expected[3:], strict=True):
                 action_error = max(action_error, _difference(other, ours))
             if not _is_near_rounding(policy, expected[1], inputs[1].numpy()) and (

@@ -33,6 +33,7 @@ from halfstep.training.windows import (
 )
 
 DAY_BARS = 24
+LOG_EVERY = 20
 NAIVE = ("last value", "window mean", "same hour yesterday")
 
 
@@ -42,7 +43,8 @@ class EncoderResult:
 
     Attributes:
         encoder: with the best weights, in evaluation mode.
-        curve: one record per epoch: epoch, training loss, validation loss, validation mse.
+        curve: one record per epoch: epoch, updates so far, training loss, validation loss, validation mse.
+        losses: one record per twenty updates: update and training loss of its batch.
         validation_loss: of the kept weights.
         mse, naive_mse: validation error per feature, of the encoder and of its best naive forecast.
         skill: 1 - mse / naive mse, per feature.
@@ -53,6 +55,7 @@ class EncoderResult:
 
     encoder: Encoder
     curve: list[Point]
+    losses: list[Point]
     validation_loss: float
     mse: list[float]
     naive_mse: list[float]
@@ -90,7 +93,7 @@ def train_encoder(
     checkpoint = Checkpoint(folder / "checkpoints" / "encoder")
     state: dict[str, Any] = checkpoint.load() or {
         "epoch": 0, "batch": 0, "loss_sum": 0.0, "curve": [], "best": None, "best_loss": math.inf, "bytes": 0,
-        "samples": 0, "carried": [],
+        "samples": 0, "carried": [], "losses": [],
     }  # fmt: skip
     if "model" in state:
         learner.load_state_dict(state)
@@ -112,13 +115,18 @@ def train_encoder(
                 state["batch"], state["carried"] = number + 1, batches.carried
                 state["samples"] += len(y)
                 state["loss_sum"] += loss * len(y)
+                if learner.updates % LOG_EVERY == 0:
+                    state["losses"].append({"update": learner.updates, "train": loss})
                 if checkpoint.is_due:
                     checkpoint.save(state | learner.state_dict(), step=learner.updates)
             train_loss = state["loss_sum"] / state["samples"]
             loss, mse = evaluate(encoder, table, data.validation, settings.alpha)
             state["curve"].append(
-                {"epoch": epoch + 1, "train": train_loss, "validation": loss, "mse": float(mse.mean())}
-            )
+                {
+                    "epoch": epoch + 1, "update": learner.updates, "train": train_loss, "validation": loss,
+                    "mse": float(mse.mean()),
+                }
+            )  # fmt: skip
             if loss < state["best_loss"]:
                 state["best_loss"] = loss
                 state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -137,7 +145,7 @@ def train_encoder(
     _, mse = evaluate(encoder, table, data.validation, settings.alpha)
     naive = naive_errors(encoder, table, data.validation).min(dim=0).values
     return EncoderResult(
-        encoder=encoder, curve=state["curve"], validation_loss=state["best_loss"], mse=mse.tolist(),
+        encoder=encoder, curve=state["curve"], losses=state["losses"], validation_loss=state["best_loss"], mse=mse.tolist(),
         naive_mse=naive.tolist(), skill=(1 - mse / naive).tolist(), state_bytes=state["bytes"],
         updates=learner.updates, seconds=time.perf_counter() - began,
     )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Optimizers by name, so that a comparison or a configuration can name them, and what their state weighs."""
+"""Optimizers by name, so that a comparison or a configuration can name them, and what their state weighs.
+
+Torch's own are its fastest implementations (``fused=True``), not its slower defaults.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,15 +29,15 @@ def _adam_mini(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
 
 
 def _adamw(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_groups(model, s.weight_decay), lr=s.lr, betas=(s.beta1, s.beta2))
+    return torch.optim.AdamW(_groups(model, s.weight_decay), lr=s.lr, betas=(s.beta1, s.beta2), fused=True)
 
 
 def _adam(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.Adam(_groups(model, 0.0), lr=s.lr, betas=(s.beta1, s.beta2))
+    return torch.optim.Adam(_groups(model, 0.0), lr=s.lr, betas=(s.beta1, s.beta2), fused=True)
 
 
 def _sgd(model: nn.Module, s: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(_groups(model, s.weight_decay), lr=s.sgd_lr, momentum=0.9)
+    return torch.optim.SGD(_groups(model, s.weight_decay), lr=s.sgd_lr, momentum=0.9, fused=True)
 
 
 _FACTORIES: dict[str, OptimizerFactory] = {

@@ -27,6 +27,7 @@ from halfstep.training.settings import StudySettings
 from halfstep.training.targets import discounted_sum, reward_bars
 
 LEAST_SCALE = 1e-8
+SCALE_STEPS = 200_000
 Indices = npt.NDArray[np.int64]
 
 
@@ -110,9 +111,7 @@ class Batches:
         self._size = min(settings.batch, len(self._episode))
         self.per_epoch = len(self._episode) // self._size
         self._epoch, self._order = -1, np.zeros(0, np.int64)
-        rewards = learning_reward(np.asarray(store.column("reward"), np.float32))
-        deviation = float((rewards @ np.array(settings.reward_weights, np.float32)).std())
-        self.scale = max(deviation, LEAST_SCALE)
+        self.scale = reward_scale(store, settings.reward_weights, data.rules.floor)
         returns = episode_returns(store, settings.discount)
         self._profitable = (returns[:, 0] > 0).astype(np.float32)
         self._odds = return_weights(returns.sum(axis=1))
@@ -129,7 +128,9 @@ class Batches:
         rows = self._uniform(number) if self._settings.sampling == "uniform" else self._weighted(number)
         store, (episode, step) = self._data.store, (self._episode[rows], self._step[rows])
         steps = store.gather(episode, step, horizon=self._bars)
-        reward = torch.from_numpy(learning_reward(steps.reward)) / self.scale
+        floor = self._data.rules.floor
+        balance, equity = accounts_ahead(steps.now, steps.reward, floor)
+        reward = torch.from_numpy(learning_reward(steps.reward, balance, equity, floor)) / self.scale
         count = np.minimum(self._bars, store.length[episode] - step)
         is_last = step + count == store.length[episode]
         after = None
@@ -175,11 +176,65 @@ class Batches:
         return (f"no episode gained balance ({found}): there is nothing to imitate",)
 
 
-def learning_reward(reward: Float32[np.ndarray, "*steps 3"]) -> Float32[np.ndarray, "*steps 3"]:
-    """Return the components a critic learns: balance change, log growth of equity, idle charge, all relative."""
+def learning_reward(
+    reward: Float32[np.ndarray, "*steps 3"],
+    balance: Float64[np.ndarray, "*steps"],
+    equity: Float64[np.ndarray, "*steps"],
+    floor: float,
+) -> Float32[np.ndarray, "*steps 3"]:
+    """Return the components a critic learns: relative change of balance, log growth of equity, relative idle charge.
+
+    With c_E the stored change of equity relative to the balance B, and f the floor, the log growth is
+    ln(max(E + c_E max(B, f), f) / max(E, f)); its sum over an episode is the growth of the account.
+
+    Args:
+        reward: as stored.
+        balance, equity: of the account before each step.
+        floor: of the account's rules, account currency.
+    """
+    base = np.maximum(equity, floor)
+    gain = reward[..., 1] * np.maximum(balance, floor)
     out = reward.copy()
-    out[..., 1] = np.log1p(np.maximum(reward[..., 1], -0.99))
+    out[..., 1] = np.log1p(np.maximum(gain, floor - base) / base)
     return out
+
+
+def accounts_ahead(
+    now: Float32[np.ndarray, "batch 7"], reward: Float32[np.ndarray, "batch horizon 3"], floor: float
+) -> tuple[Float64[np.ndarray, "batch horizon"], Float64[np.ndarray, "batch horizon"]]:
+    """Return balance and equity before each of the next steps, which rewards tell.
+
+    B' = B + c_B max(B, f) and E' = E + c_E max(B, f).
+    """
+    balance, equity = (np.empty(reward.shape[:2]) for _ in range(2))
+    b, e = now[:, 0].astype(np.float64), now[:, 1].astype(np.float64)
+    for k in range(reward.shape[1]):
+        balance[:, k], equity[:, k] = b, e
+        base = np.maximum(b, floor)
+        b, e = b + reward[:, k, 0] * base, e + reward[:, k, 1] * base
+    return balance, equity
+
+
+def reward_scale(
+    store: EpisodeStore, weights: tuple[float, float, float], floor: float, *, most: int = SCALE_STEPS
+) -> float:
+    """Return the deviation of the weighted learning reward over a store.
+
+    Args:
+        most: a larger store is read at this many evenly spaced steps, so that memory does not grow with it.
+    """
+    total = int(store.length.sum())
+    steps = store.gather(*at_rows(store, np.arange(min(most, total)) * total // min(most, total)))
+    balance, equity = steps.now[:, 0].astype(np.float64), steps.now[:, 1].astype(np.float64)
+    rewards = learning_reward(steps.reward[:, 0], balance, equity, floor)
+    return max(float((rewards @ np.array(weights, np.float32)).std()), LEAST_SCALE)
+
+
+def at_rows(store: EpisodeStore, rows: Indices) -> tuple[Indices, Indices]:
+    """Return episode and step of steps that are counted through all episodes."""
+    ends = np.cumsum(store.length)
+    episode = np.searchsorted(ends, rows, side="right")
+    return episode, rows - (ends - store.length)[episode]
 
 
 def account_vectors(

@@ -13,7 +13,7 @@ from halfstep.experience.seeds import generator
 from halfstep.experience.store import EpisodeStore
 from halfstep.nn.policy import Actor
 from halfstep.training.policy import NeuralPolicy
-from halfstep.training.samples import StudyData
+from halfstep.training.samples import StudyData, at_rows
 
 BINS = 10
 REFERENCES = 1000  # stored actions that stand for the data
@@ -89,10 +89,7 @@ def stored_actions(
     """Return up to ``n`` actions of a store, drawn uniformly without replacement, as `comparable` shows them."""
     total = int(store.length.sum())
     rows = np.sort(random.choice(total, min(n, total), replace=False))
-    ends = np.cumsum(store.length)
-    episode = np.searchsorted(ends, rows, side="right")
-    steps = store.gather(episode, rows - (ends - store.length)[episode])
-    return comparable(steps.action.astype(np.float64))
+    return comparable(store.gather(*at_rows(store, rows)).action.astype(np.float64))
 
 
 def nearest_distances(

@@ -5,7 +5,7 @@ finished, another one continues where it stopped.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +23,17 @@ from halfstep.cli.programs.models import contexts_of
 from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import fit_encoder
+from halfstep.cli.user_code import imported
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
+from halfstep.errors import ConfigError
+from halfstep.experience.policy import Policy
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.timeframes import DAY
 from halfstep.progress import SILENT, Progress
 from halfstep.training.encoder import EncoderResult
+from halfstep.training.optimizers import optimizer_names
 from halfstep.training.policy import NeuralPolicy
 from halfstep.training.study import StudyResult
 
@@ -64,6 +68,23 @@ def arms_of(config: Config) -> list[Arm]:
     ]
 
 
+def check_optimizers(config: Config) -> None:
+    """Refuse names of optimizers that nobody registered, before anything is trained.
+
+    Raises:
+        ConfigError: a name is unknown; or a file of ``compare.code`` cannot be imported.
+    """
+    for path in config.compare.code:
+        imported(str(path), flag="--compare.code")
+    known = optimizer_names()
+    for name in config.compare.optimizers:
+        if name not in known:
+            raise ConfigError(
+                f"compare.optimizers: {name!r}, must be one of {', '.join(known)}. "
+                "Register others in a Python file named by --compare.code."
+            )
+
+
 def run_arm(
     config: Config,
     market: Market,
@@ -86,7 +107,7 @@ def run_arm(
         )  # fmt: skip
         _add_policy(record, policy, market, NeuralPolicy(policy.actor, contexts))
         if scope == "chain":
-            record["test"] = _test_record(market, NeuralPolicy(policy.actor, contexts))
+            record["test"] = test_record(market, NeuralPolicy(policy.actor, contexts))
     files.write_json(folder / "arm.json", record)
 
 
@@ -100,23 +121,33 @@ def run_arms(
     scope: Scope = "chain",
 ) -> ArmResults:
     """Run every unfinished arm, several side by side; the records of all that ended well, and what failed."""
-    todo = [arm for arm in arms if not (folder / arm.name / "arm.json").exists()]
-    tree = config.model_dump(mode="json")
-    tasks = [
-        Task(
-            name=arm.name, call=_run_arm, log=folder / arm.name / "log.txt",
-            arguments=(tree, arm, store_folder, folder / arm.name, scope),
-        )
-        for arm in todo
-    ]  # fmt: skip
+    tasks = {arm.name: arm_task(config, arm, store_folder, folder / arm.name, scope=scope) for arm in arms}
     progress.start(f"{len(arms)} arms (optimizer, seed)", 100 * len(arms), "%")
-    progress.advance(100 * (len(arms) - len(todo)))
-    failures = run_side_by_side(
-        tasks, processes=config.run.processes, threads=config.run.threads, code=config.compare.code,
-        progress=progress,
-    )  # fmt: skip
+    failures = run_unfinished(config, tasks, folder, progress)
     progress.finish()
     return ArmResults([read_arm(folder / arm.name) for arm in arms if arm.name not in failures], failures)
+
+
+def arm_task(
+    config: Config, arm: Arm, store_folder: Path, folder: Path, *, scope: Scope, with_test: bool = True
+) -> Task:
+    """Return the task of one arm in a folder; ``config`` may differ from that of other arms."""
+    return Task(
+        name=folder.name, call=_run_arm, log=folder / "log.txt",
+        arguments=(config.model_dump(mode="json"), arm, store_folder, folder, scope, with_test),
+    )  # fmt: skip
+
+
+def run_unfinished(
+    config: Config, tasks: Mapping[str, Task], folder: Path, progress: Progress
+) -> dict[str, Failure]:
+    """Run the tasks of the arms below a folder that are not finished; counts all, a hundred for each."""
+    todo = [task for name, task in tasks.items() if not (folder / name / "arm.json").exists()]
+    progress.advance(100 * (len(tasks) - len(todo)))
+    return run_side_by_side(
+        todo, processes=config.run.processes, threads=config.run.threads, code=config.compare.code,
+        progress=progress,
+    )  # fmt: skip
 
 
 def read_arm(folder: Path) -> dict[str, Any]:
@@ -130,7 +161,7 @@ def _encoder_record(arm: Arm, encoder: EncoderResult) -> dict[str, Any]:
         "optimizer": arm.optimizer,
         "seed": arm.seed,
         "encoder": {
-            "curve": encoder.curve, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
+            "curve": encoder.curve, "losses": encoder.losses, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
             "naive_mse": encoder.naive_mse, "skill": encoder.skill, "updates": encoder.updates,
         },
         "state_bytes": encoder.state_bytes,
@@ -151,13 +182,15 @@ def _add_policy(record: dict[str, Any], policy: StudyResult, market: Market, tra
     record["clock"]["study_seconds"] = policy.seconds
 
 
-def _test_record(market: Market, trader: NeuralPolicy) -> dict[str, Any]:
+def test_record(market: Market, trader: Policy) -> dict[str, Any]:
+    """Return what a policy's pass over the test span gave."""
     first, stop = market.spans.test
     actions, run = trade(trader, market.test_table, market.test_rules, first=first - 1, stop=stop - 1)
     metrics = compute_metrics(make_test_run(run, actions, market.test_table, market.test_rules))
     return {
         "actions": actions.tolist(),
         "rows": metrics.values(),
+        "path": {"first": int(run.bar[0]), "log_growth": run.reward.tolist()},
         "net_profit": float(run.equity[-1] - market.rules.deposit),
         "log_growth": float(run.reward.sum()),
         "sharpe": sharpe_of_run(market, run),
@@ -175,14 +208,20 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _run_arm(
-    tree: dict[str, Any], arm: Arm, store_folder: Path, folder: Path, scope: Scope, progress: Progress
+    tree: dict[str, Any],
+    arm: Arm,
+    store_folder: Path,
+    folder: Path,
+    scope: Scope,
+    with_test: bool,
+    progress: Progress,
 ) -> None:
-    config, market = market_of(json.dumps(tree))
+    config, market = market_of(json.dumps(tree), with_test)
     run_arm(config, market, arm, store_folder, folder, progress, scope=scope)
 
 
 @lru_cache(maxsize=1)
-def market_of(text: str) -> tuple[Config, Market]:
+def market_of(text: str, with_test: bool) -> tuple[Config, Market]:
     """Return a configuration and its market from JSON; a worker process keeps its last."""
     config = validated(json.loads(text), source="the run")
-    return config, load_market(config)
+    return config, load_market(config, with_test=with_test)

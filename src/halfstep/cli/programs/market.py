@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from halfstep.broker.rules import AccountRules, rules_hash
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
@@ -15,6 +17,8 @@ from halfstep.market.instruments import Instrument, instrument
 from halfstep.market.read import default_bars, read_bars
 from halfstep.market.splits import Split, SplitSpans, choose_split, split_spans
 from halfstep.market.synthetic import random_bars
+
+MADE_UP_SEED = 1  # of the bars, whatever the seed of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ def load_bars(config: Config) -> Bars:
     """Return the bars a configuration names."""
     data = config.data
     if data.made_up:
-        return random_bars(data.made_up, seed=config.run.seed)
+        return random_bars(data.made_up, seed=MADE_UP_SEED)
     if data.bars is None:
         return default_bars()
     return _read(config, data.bars)
@@ -70,8 +74,11 @@ def _read(config: Config, path: Path) -> Bars:
     return read_bars(path, symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
 
 
-def load_market(config: Config) -> Market:
+def load_market(config: Config, *, with_test: bool = True) -> Market:
     """Return the market of a configuration.
+
+    Args:
+        with_test: False for programs that choose settings: the bars end before the test span, which is empty.
 
     Raises:
         HalfstepError: of the reader, or where the bars do not cover the spans.
@@ -82,16 +89,22 @@ def load_market(config: Config) -> Market:
         split = choose_split(bars)
     else:
         split = Split(train=given.train, validation=given.validation, test=given.test)
+    spans = split_spans(bars, split)
+    if not with_test:
+        end = spans.test[0]
+        bars, spans = bars.slice(0, end), replace(spans, test=(end, end))
     traded = instrument(bars.symbol, profile=config.instrument.profile)
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
     detail = None if config.data.detail is None else _read(config, config.data.detail)
+    if detail is not None:
+        detail = detail.slice(0, int(np.searchsorted(detail.time, bars.close_time[-1])))
     return Market(
         bars=bars,
         features=compute_features(bars, config.data.features),
         split=split,
-        spans=split_spans(bars, split),
+        spans=spans,
         instrument=traded,
         rules=rules,
         table=market_table(bars, traded, rules, detail=detail, atr_points=atr),

@@ -97,17 +97,17 @@ def load_critic(folder: Path, config: Config, encoder_hash: str) -> Critic:
     return critic.eval()
 
 
-def contexts_of(encoder: Encoder, market: Market, folder: Path, *others: Path) -> Contexts:
+def contexts_of(encoder: Encoder, market: Market, folder: Path | None, *others: Path) -> Contexts:
     """Return the context of every bar from the training span on: from a folder's table, or encoded now.
 
     The table is a cache: one of another encoder, other bars or other features, or a damaged one, counts as none. A new
-    table is kept in ``folder``; the ``others``, folders of earlier programs, are only read.
+    table is kept in ``folder``, if one is given; the ``others``, folders of earlier programs, are only read.
     """
     key = {
         "format": CONTEXT_FORMAT, "encoder": weights_hash(encoder), "bars": market.bars.hash,
         "features": market.features.set_id, "first": market.spans.train[0],
     }  # fmt: skip
-    for each in (folder, *others):
+    for each in (*(() if folder is None else (folder,)), *others):
         found = _read_contexts(model_file(each, "context"), key)
         if found is not None:
             return found
@@ -117,10 +117,10 @@ def contexts_of(encoder: Encoder, market: Market, folder: Path, *others: Path) -
         market.spans.train[0],
         settled=market.features.settled,
     )
-    with files.replacing(model_file(folder, "context")) as temporary:
-        save_file(
-            {"rows": contexts.rows.contiguous()}, temporary, {"halfstep": json.dumps(key, sort_keys=True)}
-        )
+    if folder is not None:
+        metadata = {"halfstep": json.dumps(key, sort_keys=True)}
+        with files.replacing(model_file(folder, "context")) as temporary:
+            save_file({"rows": contexts.rows.contiguous()}, temporary, metadata)
     return contexts
 
 

@@ -5,6 +5,7 @@
     20-research-r0/      trajectories; each round's store begins with the rounds before it, the last one is frozen
     50-arms/             one folder per optimizer and seed
     60-cloning/          a policy that only imitates the trajectories, for comparison
+    65-memory/           bytes that each optimizer keeps
     70-timing.json       time of an optimizer step
     report/              report.html, metrics.json and tables/ with the same figures
 
@@ -29,22 +30,22 @@ from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import arms_of, run_arms
 from halfstep.cli.programs.data_baselines import clone_policy
-from halfstep.cli.programs.episodes import begin_store, episodes_folder
+from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
+from halfstep.cli.programs.research import collect_round
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
 from halfstep.cli.programs.summary import Costs, summarise
-from halfstep.cli.programs.timing import step_times
+from halfstep.cli.programs.timing import memory_figures, step_times
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.experience.policy import NoisePolicy
-from halfstep.experience.research import ResearchReport, research
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.write import write_bars
 from halfstep.progress import Progress
-from halfstep.training.loop import write_metric_lines
 from halfstep.training.policy import NeuralPolicy
 
 
@@ -55,7 +56,7 @@ def run_all(
     if not (folder / "bars.parquet").exists():
         write_bars(market.bars, folder / "bars.parquet")
     episodes = collect(config, market, folder, progress)
-    openings = open_test(folder, market)  # before an arm trades it
+    openings = open_test(config, market, folder)  # before an arm trades it
     arms, failures = run_arms(
         config, arms_of(config), episodes_folder(episodes), folder / "50-arms", progress
     )
@@ -68,7 +69,13 @@ def run_all(
         config, market, folder / "60-cloning", progress, encoder_folder=folder / "50-arms" / headline, store=store
     )  # fmt: skip
     times = _timing(config, market, folder / "70-timing.json")
-    costs = Costs(steps=times, predicted_bytes={}, peak_bytes={})
+    memory = memory_figures(config, market.features.names, folder / "65-memory")
+    costs = Costs(
+        steps=times,
+        predicted_bytes={name: found.formula for name, found in memory.items()},
+        peak_bytes={name: found.peak_resident for name, found in memory.items()},
+        memory_method="CPU: largest resident size of a fresh process with three steps",
+    )
     report = summarise(
         config, market, arms, costs, folder / "50-arms", openings=openings, store=store, cloned=cloned
     )
@@ -109,30 +116,6 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
     return newest
 
 
-def collect_round(
-    config: Config,
-    market: Market,
-    folder: Path,
-    progress: Progress,
-    *,
-    policy: NoisePolicy | NeuralPolicy,
-    number: int = 0,
-    previous: Path | None = None,
-) -> ResearchReport:
-    """Collect one round of trajectories in a folder, whose store begins with that of the folder before it."""
-    report = research(
-        table=market.table, rules=market.rules, policy=policy, settings=config.research,
-        store=begin_store(folder, market, previous=previous), round_number=number, span=market.spans.train,
-        seed=config.run.seed, progress=progress,
-    )  # fmt: skip
-    line = {
-        "step": number, "decisions": report.decisions, "outcomes": report.outcomes,
-        "in_position": report.in_position, "histograms": report.histograms.tolist(),
-    }  # fmt: skip
-    write_metric_lines(folder, "research", [line], seed=config.run.seed)
-    return report
-
-
 def metric_lines(folder: Path) -> list[str]:
     """Return what every stage recorded, one JSON object per line: ``where`` is the stage's folder."""
     return [
@@ -142,22 +125,6 @@ def metric_lines(folder: Path) -> list[str]:
     ]
 
 
-def open_test(folder: Path, market: Market) -> int:
-    """Record that this run opens its test span in ``runs/openings.jsonl``; returns how often it was opened."""
-    log = Path("runs") / "openings.jsonl"
-    span = {"bars": market.bars.hash, "span": list(market.split.test)}
-    entry = {**span, "run": str(folder.absolute())}
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    entries = [json.loads(line) for line in lines]
-    if entry not in entries:
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a", encoding="utf-8") as stream:  # one short line: whole, also beside other processes
-            stream.write(json.dumps(entry) + "\n")
-        entries.append(entry)
-    same = [line for line in entries if line | span == line]
-    return same.index(entry) + 1
-
-
 def _timing(config: Config, market: Market, path: Path) -> dict[str, tuple[float, float, float]]:
     if not path.exists():
         files.write_json(path, step_times(config, market.features.names))
@@ -165,8 +132,8 @@ def _timing(config: Config, market: Market, path: Path) -> dict[str, tuple[float
     return {name: (median, low, high) for name, (median, low, high) in times.items()}
 
 
-CLOCK = ("step_ms", "step_low_ms", "step_high_ms", "seconds")
-"""Columns of the optimizers' table that depend on the clock."""
+CLOCK = ("step_ms", "step_low_ms", "step_high_ms", "seconds", "peak_bytes")
+"""Columns of the optimizers' table that depend on the clock and the machine."""
 
 
 def final_metrics(report: Report) -> dict[str, Any]:
