@@ -292,9 +292,9 @@ def test_rows_over_seeds() -> None:
 
 
 @pytest.mark.pitfall("T28")
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(st.one_of(st.just(0.0), st.floats(-900, 900)), max_size=30),
+    st.lists(st.integers(-90_000, 90_000).map(lambda cents: cents / 100), max_size=30),
     st.sampled_from([1, 2]),
     st.booleans(),
 )

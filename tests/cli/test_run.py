@@ -82,7 +82,7 @@ def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     assert {"50-arms/adamw-s1", "50-arms/adam_mini-s2"} <= {line["where"] for line in lines}
     log = (folder / "log.txt").read_text()
     assert "research round 0" in log
-    assert "Baselines on the same bars" in log
+    assert "The same bars, deposit, rules and costs" in log
 
 
 def test_metrics_belong_together(unbroken: tuple[Path, str]) -> None:

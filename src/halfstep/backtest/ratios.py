@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64
 TRADING_DAYS = 252
 LEAST_DAYS = 20
 LEAST_YEARS = 0.25
+NO_LOSS = 1e-12  # of the gross profit: what rounding leaves
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,8 +63,8 @@ def profit_factor(nets: Floats) -> float | None:
     >>> round(profit_factor(np.array([-100.0, 300, 500, -50])), 2)
     5.33
     """
-    loss = -float(nets[nets <= 0].sum())
-    return float(nets[nets > 0].sum()) / loss if loss > 0 else None
+    profit, loss = float(nets[nets > 0].sum()), -float(nets[nets <= 0].sum())
+    return profit / loss if loss > NO_LOSS * profit else None
 
 
 def mean_growth(balance: Floats) -> float | None:
