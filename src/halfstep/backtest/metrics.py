@@ -60,14 +60,18 @@ def compute_metrics(run: TestRun, surroundings: Surroundings | None = None) -> M
     given = surroundings or Surroundings()
     nets = run.trades["net"].to_numpy()
     balance = np.concatenate([[run.deposit], run.deposit + np.cumsum(nets)])
+    fall = ratios.drawdowns(ratios.equity_path(run.deposit, run.equity_worst, run.equity))
     tester = (
         row("history_quality", given.quality),
         row("bars", len(run)),
         row("ticks", run.ticks),
         row("symbols", 1),
         *_profit_rows(nets),
-        *_drawdown_rows(run),
-        *_ratio_rows(run, nets, balance),
+        *_drawdown_rows(
+            "balance", ratios.drawdowns(np.concatenate([[run.deposit], run.deals["balance"].to_numpy()]))
+        ),
+        *_drawdown_rows("equity", fall),
+        *_ratio_rows(run, nets, balance, fall.maximal),
         row("on_tester", None, text=given.criterion or "--"),
         *_trade_rows(run, nets),
         *_position_rows(run),
@@ -80,22 +84,16 @@ def _profit_rows(nets: Floats) -> list[Row]:
     return [row("net_profit", profit + loss), row("gross_profit", profit), row("gross_loss", loss)]
 
 
-def _drawdown_rows(run: TestRun) -> list[Row]:
-    balance = np.concatenate([[run.deposit], run.deals["balance"].to_numpy()])
-    rows = []
-    for name, path in (("balance", balance), ("equity", ratios.equity_path(run.deposit, run.equity_worst, run.equity))):  # fmt: skip
-        found = ratios.drawdowns(path)
-        rows += [
-            row(f"{name}_dd_absolute", found.absolute),
-            row(f"{name}_dd_maximal", found.maximal, found.maximal_share),
-            row(f"{name}_dd_relative", found.relative, found.relative_money),
-        ]
-    return rows
+def _drawdown_rows(name: str, found: ratios.Drawdowns) -> list[Row]:
+    return [
+        row(f"{name}_dd_absolute", found.absolute),
+        row(f"{name}_dd_maximal", found.maximal, found.maximal_share),
+        row(f"{name}_dd_relative", found.relative, found.relative_money),
+    ]
 
 
-def _ratio_rows(run: TestRun, nets: Floats, balance: Floats) -> list[Row]:
+def _ratio_rows(run: TestRun, nets: Floats, balance: Floats, fall: float) -> list[Row]:
     net, n = float(nets.sum()), len(nets)
-    fall = ratios.drawdowns(ratios.equity_path(run.deposit, run.equity_worst, run.equity)).maximal
     ahpr, ghpr = ratios.mean_growth(balance), ratios.geometric_growth(balance)
     z, confidence = ratios.z_score(nets > 0) or (None, None)
     held = run.margin > 0
@@ -201,10 +199,11 @@ def constant_elements(run: TestRun) -> list[int]:
     """Return the elements of the action that vary by less than 1 % of their range; none where there were no bars."""
     if len(run) == 0:
         return []
-    found = []
-    for k in range(6):
-        column = run.asked[:, k]
-        column = column[np.isfinite(column)]
-        if len(column) == 0 or np.ptp(column) < CONSTANT * run.action_range[k]:
-            found.append(k)
-    return found
+    asked = run.asked
+    finite = np.isfinite(asked)
+    if not finite.all():
+        asked = asked[finite.all(axis=1)]
+    if len(asked) == 0:
+        return list(range(6))
+    varied = asked.max(axis=0) - asked.min(axis=0)
+    return np.flatnonzero(varied < CONSTANT * run.action_range).tolist()
