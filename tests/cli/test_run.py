@@ -235,9 +235,9 @@ def test_the_page_opens_without_a_network(unbroken: tuple[Path, str]) -> None:
     assert not re.search(r"@import|url\((?!#)|<script", html)
     assert page.tags.count("svg") >= 4
     for needed in (
-        "Balance and equity",
-        "Learning to forecast",
-        "Optimizer state",
+        "Rows that the tester does not have",
+        "Optimizers and forecasts",
+        "State bytes, measured",
         "forecast",
         "ssumptions",
         "made up",

@@ -11,6 +11,16 @@ class NoInputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ShowConfigInputs(NoInputs):
+    """What ``halfstep show-config`` prints."""
+
+    diff: bool = False
+    """Only what differs from the recipe, as a file for --config."""
+    schema: bool = False
+    """The JSON schema of all settings, for editors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ResearchInputs(NoInputs):
     """Inputs of ``halfstep research``."""
 

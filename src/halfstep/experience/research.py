@@ -8,17 +8,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.errors import CoverageError
+from halfstep.experience.episode import Group
 from halfstep.experience.exploration import Explorers
 from halfstep.experience.policy import NoisePolicy, Policy
 from halfstep.experience.record import Recorder
 from halfstep.experience.seeds import generator
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import SOURCES, EpisodeStore, Group
+from halfstep.experience.store import EpisodeStore
 from halfstep.experience.tally import Tally
 from halfstep.progress import SILENT, Progress
 
@@ -179,8 +178,9 @@ def play(task: ResearchTask, number: int, progress: Progress = SILENT) -> tuple[
                 record.step(actions)
         progress.advance(size * len(passes))
     own = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
-    source = np.where(explorers.is_scripted, SOURCES.index("scripted"), SOURCES.index(own))
-    return record.finish(source=source.astype(np.uint8))
+    source = tuple("scripted" if scripted else own for scripted in explorers.is_scripted)
+    policy = tuple("scripted" if scripted else task.policy.hash for scripted in explorers.is_scripted)
+    return record.finish(source=source, policy=policy)
 
 
 def tally_file(store: EpisodeStore, shard: str) -> Path:

@@ -36,7 +36,7 @@ def begin_store(folder: Path, market: Market, *, previous: Path | None = None) -
         source = EpisodeStore.open(episodes_folder(previous), expect=market.store_header).folder
         for shard in sorted(source.glob("shard-*")):
             _link(shard, folder / "episodes" / shard.name)
-    return EpisodeStore.create(folder / "episodes", market.store_header)
+    return EpisodeStore.create(folder / "episodes", market.store_header, market.bars)
 
 
 def _link(source: Path, target: Path) -> None:
