@@ -11,6 +11,7 @@ from halfstep.cli.console import console
 from halfstep.cli.inputs import (
     CompareInputs,
     NoInputs,
+    ReplayInputs,
     ResearchInputs,
     ShowConfigInputs,
     StudyInputs,
@@ -51,6 +52,16 @@ def research(description: str, argv: Sequence[str]) -> int:
     return run_program(PROGRAM, request)
 
 
+def replay_signals(description: str, argv: Sequence[str]) -> int:
+    """Recorded deals to trajectories."""
+    tables = (*flags.MARKET_TABLES, "research", "run")
+    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.replay_signals import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
 def study(description: str, argv: Sequence[str]) -> int:
     """Trajectories and an encoder to a critic and an actor."""
     tables = (*flags.MARKET_TABLES, "model", "optim", "study", "run")
@@ -76,6 +87,24 @@ def compare(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("compare", description, argv, CompareInputs, short=flags.COMPARE_SHORT)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.compare import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def walk_forward(description: str, argv: Sequence[str]) -> int:
+    """Month after month by models that do not know it."""
+    request = flags.parse("walk-forward", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.walk_forward import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def tune(description: str, argv: Sequence[str]) -> int:
+    """A search for settings on the validation span."""
+    request = flags.parse("tune", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.tune import PROGRAM
 
     return run_program(PROGRAM, request)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import StudyInputs
-from halfstep.cli.programs.episodes import episodes_folder
+from halfstep.cli.programs.episodes import episodes_folder, trainable_store
 from halfstep.cli.programs.estimates import study_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import (
@@ -90,7 +90,7 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=EpisodeStore.open(episodes_folder(given.episodes), expect=market.store_header),
+        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak),
     )
 
 
