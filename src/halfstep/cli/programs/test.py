@@ -16,12 +16,8 @@ from jaxtyping import Float32, Float64
 from rich.table import Table
 
 from halfstep import files
-<<<<<<< HEAD
 from halfstep.backtest.figures import number
-=======
-from halfstep.backtest.metrics import number
 from halfstep.backtest.registry import record_trials
->>>>>>> main
 from halfstep.backtest.statistics import interquartile_mean, seed_interval
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
