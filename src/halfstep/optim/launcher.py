@@ -8,13 +8,10 @@ import importlib
 import importlib.util
 import itertools
 import operator
-import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,8 @@ import torch
 from torch import Tensor
 
 from halfstep.optim.blocks import BlockSpec
-from halfstep.optim.table import TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
+from halfstep.optim.table import HEADER_RECORD, TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
+from halfstep.optim.threads import address, parallel, usable_threads
 
 SERIAL_ELEMENTS = 2**14  # below this a second thread costs more than it saves
 STORAGE = {
@@ -36,23 +34,6 @@ STORAGE = {
 _address: Callable[[Any], int] = Tensor.data_ptr
 _is_dense: Callable[[Any], bool] = Tensor.is_contiguous
 _moments = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
-_one_at_a_time = threading.Lock()  # numba's simplest threading layer allows one parallel region in a process
-
-
-@dataclass(slots=True)
-class _Process:
-    """What a forked child must know: the threads of its parent's pool do not exist there."""
-
-    has_pool: bool = False
-    lost_pool: bool = False
-
-    def forked(self) -> None:
-        self.lost_pool = self.has_pool
-
-
-_process = _Process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.forked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +67,9 @@ def has_numba() -> bool:
     return False
 
 
-@cache
-def _kernels() -> ModuleType:
-    """Import the compiled kernels, on first use: they take a moment."""
-    return importlib.import_module("halfstep.optim.kernels.cpu")
+def _kernels(token: Any, wide: Any) -> Any:
+    """Return the compiled kernels of a dtype; imported on first use: they take a moment."""
+    return importlib.import_module("halfstep.optim.kernels.cpu").kernels(token, wide)
 
 
 def refuse_sparse(name: str, grad: Tensor) -> None:
@@ -146,8 +126,8 @@ class Launcher:
         self._groups = list(_runs(entry.group for entry in entries))
         self._hyper: list[Any] = []
         dtype = self.params[0].dtype
-        self._token = np.empty(0, STORAGE[dtype])
-        self._wide = np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
+        self._wide = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+        self._kernels = _kernels(STORAGE[dtype], self._wide.type)
         self._tensors = np.zeros(len(entries), TENSOR_RECORD)
         self._tensors["param"] = self._weights
         for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
@@ -155,8 +135,9 @@ class Launcher:
         self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
         self._elements = int(self._layout.weights.sum())
         self._totals = np.zeros(len(self._layout.tasks))
-        self._sums = np.zeros(self._layout.sums, self._wide.dtype)
-        self._header = np.zeros(_kernels().HEADER, np.int64)
+        self._sums = np.zeros(self._layout.sums, self._wide)
+        self._header = np.zeros(1, HEADER_RECORD)
+        self._header_address = self._header.ctypes.data
         self._threads = 0
 
     def is_current(self) -> bool:
@@ -176,8 +157,9 @@ class Launcher:
         """Update all parameters that have a gradient; ``scale`` is a factor on the gradients."""
         held = self._find_gradients()
         self._find_hyper()
-        kernels = _kernels()
-        self._launch(kernels.step_serial, kernels.step_parallel, scale, self._token, self._wide)
+        self._share_out()
+        self._header["scale"] = scale
+        self._kernels.step(self._header_address)
         torch.autograd.graph.increment_version(
             [param for param, address in zip(self.params, self._gradients, strict=True) if address]
         )
@@ -186,35 +168,32 @@ class Launcher:
     def square_sum(self) -> float:
         """Return the sum of the squares of all gradients."""
         held = self._find_gradients()
-        kernels = _kernels()
-        total: float = self._launch(kernels.square_sum_serial, kernels.square_sum_parallel, self._token)
+        self._share_out()
+        self._kernels.square_sum(self._header_address)
         del held
-        return total
+        return float(self._header["total"][0])
 
-    def _launch(self, serial: Callable[..., Any], parallel: Callable[..., Any], *arguments: Any) -> Any:
-        threads = torch.get_num_threads() if self._elements >= SERIAL_ELEMENTS else 1
-        if _process.lost_pool:
-            threads = 1
-        if threads != self._threads:
-            self._share_out(threads)
-        if threads == 1:
-            return serial(self._header, *arguments)
-        with _one_at_a_time:
-            _process.has_pool = True
-            return _with_threads(threads, parallel, self._header, *arguments)
-
-    def _share_out(self, threads: int) -> None:
-        """Give every thread its tasks and scratch memory, and write down where the tables are."""
+    def _share_out(self) -> None:
+        """Give every thread its tasks and scratch memory, if the number of threads has changed."""
+        threads = usable_threads() if self._elements >= SERIAL_ELEMENTS else 1
+        if threads == self._threads:
+            return
         self._threads = threads
-        layout = self._layout
+        layout, header = self._layout, self._header
         self._lanes = layout.lanes(threads)
-        self._scratch = np.zeros((threads, 3, layout.widest), self._wide.dtype)
-        tables = (self._tensors, layout.segments, layout.tasks, layout.pieces, layout.wholes)
-        places = [number for table in tables for number in (table.ctypes.data, len(table))]
-        self._header[:] = [
-            *places, self._totals.ctypes.data, self._lanes.ctypes.data, threads,
-            self._scratch.ctypes.data, layout.widest, self._sums.ctypes.data, layout.sums,
-        ]  # fmt: skip
+        self._scratch = np.zeros((threads, 3, layout.widest), self._wide)
+        for name, table in (
+            ("tensors", self._tensors), ("segments", layout.segments), ("tasks", layout.tasks), ("pieces", layout.pieces),
+            ("wholes", layout.wholes), ("totals", self._totals), ("lanes", self._lanes), ("scratch", self._scratch),
+            ("sums", self._sums),
+        ):  # fmt: skip
+            header[name] = table.ctypes.data
+        for name, number in (
+            ("tensor_count", len(self._tensors)), ("task_count", len(layout.tasks)), ("piece_count", len(layout.pieces)),
+            ("whole_count", len(layout.wholes)), ("lane_count", threads), ("scratch_width", layout.widest),
+            ("threads", threads), ("parallel", address(parallel())), ("work", self._kernels.work),
+        ):  # fmt: skip
+            header[name] = number
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
@@ -260,21 +239,6 @@ class Launcher:
             tensors = self._tensors[rows]
             tensors["lr"], tensors["beta1"], tensors["beta2"] = lr, beta1, beta2
             tensors["eps"], tensors["weight_decay"], tensors["sign"] = eps, decay, -1.0 if maximize else 1.0
-
-
-def _with_threads(threads: int, launch: Callable[..., Any], *arguments: Any) -> Any:
-    """Launch a parallel kernel on at most so many threads, and leave numba's own setting as it was."""
-    import numba  # here, because it is optional
-
-    before = numba.get_num_threads()
-    wanted = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if wanted == before:
-        return launch(*arguments)
-    numba.set_num_threads(wanted)
-    try:
-        return launch(*arguments)
-    finally:
-        numba.set_num_threads(before)
 
 
 def _runs(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], slice]]:

@@ -55,6 +55,22 @@ WHOLE_RECORD = np.dtype(
 """A segment in pieces: its first piece, one past its last; a `WHOLE`'s step size, or where those of a `SLAB`'s columns stand."""
 
 
+HEADER_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "tensors", "tensor_count", "segments", "tasks", "task_count", "pieces", "piece_count", "wholes",
+            "whole_count", "totals", "lanes", "lane_count", "scratch", "scratch_width", "sums",
+            "parallel", "work", "threads", "asked", "next_lane",
+        )
+    ]
+    + [(name, np.float64) for name in ("scale", "total")]
+)  # fmt: skip
+"""What a launch is given: addresses and lengths of its tables (lane k does tasks ``lanes[k]`` to ``lanes[k + 1] - 1``); addresses
+of the C functions ``parallel``, which runs another on several threads, and ``work``, the other; how many threads; what they
+are asked for and which lane is next; the factor on every gradient; a sum of squares that was found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A run of blocks of one length.
