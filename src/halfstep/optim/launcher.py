@@ -21,6 +21,7 @@ from torch import Tensor
 from halfstep.optim.blocks import BlockSpec
 from halfstep.optim.table import HEADER_RECORD, TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
 from halfstep.optim.threads import address, parallel, usable_threads
+from halfstep.optim.watch import Watch
 
 SERIAL_ELEMENTS = 2**14  # below this a second thread costs more than it saves
 STORAGE = {
@@ -31,7 +32,6 @@ STORAGE = {
 }
 """How compiled code sees each dtype; see `halfstep.optim.kernels.storage`."""
 
-_address: Callable[[Any], int] = Tensor.data_ptr
 _is_dense: Callable[[Any], bool] = Tensor.is_contiguous
 _moments = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
 
@@ -122,17 +122,19 @@ class Launcher:
             row: param.stride() for row, param in enumerate(self.params) if not self._is_dense[row]
         }
         self._sizes = [param.numel() for param in self.params]
-        self._gradients: list[int] = []
+        self._with_gradient: list[Tensor] = []
         self._groups = list(_runs(entry.group for entry in entries))
         self._hyper: list[Any] = []
         dtype = self.params[0].dtype
         self._wide = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
         self._kernels = _kernels(STORAGE[dtype], self._wide.type)
+        self._places = [tensor.data_ptr() for _, moments in self._held for tensor in moments]
         self._tensors = np.zeros(len(entries), TENSOR_RECORD)
         self._tensors["param"] = self._weights
         for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
             self._tensors[key] = [moments[number].data_ptr() for _, moments in self._held]
         self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
+        self._watch = self._watch_if_possible()
         self._elements = int(self._layout.weights.sum())
         self._totals = np.zeros(len(self._layout.tasks))
         self._sums = np.zeros(self._layout.sums, self._wide)
@@ -141,17 +143,30 @@ class Launcher:
         self._threads = 0
 
     def is_current(self) -> bool:
-        """Return whether weights and moments are still the tensors of the tables."""
+        """Return whether weights and moments are still the tensors of the tables, and where they were."""
+        return all(
+            state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
+            for state, (first, second, step) in self._held
+        ) and (self._are_in_place() if self._watch is None else self._watch.are_in_place())
+
+    def _are_in_place(self) -> bool:
+        """Return whether memory and form of weights and moments are as they were: ``share_memory_`` and ``.data =`` change them."""
         return (
             list(map(Tensor.data_ptr, self.params)) == self._weights
             and list(map(Tensor.numel, self.params)) == self._sizes
             and list(map(_is_dense, self.params)) == self._is_dense
             and all(self.params[row].stride() == stride for row, stride in self._permuted.items())
-            and all(
-                state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
-                for state, (first, second, step) in self._held
-            )
+            and [tensor.data_ptr() for _, moments in self._held for tensor in moments] == self._places
         )
+
+    def _watch_if_possible(self) -> Watch | None:
+        """Return what does the work of `_are_in_place` and of finding gradients faster, where this torch allows it."""
+        if self._permuted:
+            return None
+        try:
+            return Watch(self.params, [moments for _, moments in self._held], self._tensors)
+        except LookupError:
+            return None
 
     def step(self, scale: float) -> None:
         """Update all parameters that have a gradient; ``scale`` is a factor on the gradients."""
@@ -160,9 +175,7 @@ class Launcher:
         self._share_out()
         self._header["scale"] = scale
         self._kernels.step(self._header_address)
-        torch.autograd.graph.increment_version(
-            [param for param, address in zip(self.params, self._gradients, strict=True) if address]
-        )
+        torch.autograd.graph.increment_version(self._with_gradient)
         del held
 
     def square_sum(self) -> float:
@@ -197,33 +210,35 @@ class Launcher:
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
-        grads = [param.grad for param in self.params]
-        try:
-            addresses = list(map(_address, grads))
-            dense = list(map(_is_dense, grads))
-        except TypeError:  # there is a None among them
-            addresses = [0 if grad is None else _address(grad) for grad in grads]
-            dense = [
-                is_dense if grad is None else _is_dense(grad)
-                for grad, is_dense in zip(grads, self._is_dense, strict=True)
-            ]
-        except RuntimeError:  # a gradient without memory of its own
-            for name, grad in zip(self._names, grads, strict=True):
-                if grad is not None:
-                    refuse_sparse(name, grad)
-            raise
-        held: list[Tensor] = []
-        rows: Iterable[int] = self._permuted
-        if dense != self._is_dense:
-            rows = range(len(grads))
-        for row in rows:
-            grad, param = grads[row], self.params[row]
-            if grad is not None and grad.stride() != param.stride():
-                held.append(torch.empty_like(param).copy_(grad))
-                addresses[row] = held[-1].data_ptr()
-        if addresses != self._gradients:
-            self._tensors["grad"] = addresses
-            self._gradients = addresses
+        if self._watch is None or not self._watch.find_gradients():
+            return self._ask_for_gradients()
+        self._with_gradient = self.params
+        if not self._watch.has_all_gradients():
+            places = self._tensors["grad"].tolist()
+            self._with_gradient = [param for param, place in zip(self.params, places, strict=True) if place]
+        return []
+
+    def _ask_for_gradients(self) -> list[Tensor]:
+        """Do so tensor by tensor; gradients that lie otherwise in memory than their weights are copied."""
+        places, held = [], []
+        self._with_gradient = []
+        for name, param in zip(self._names, self.params, strict=True):
+            grad = param.grad
+            if grad is None:
+                places.append(0)
+                continue
+            refuse_sparse(name, grad)
+            if grad.shape != param.shape or grad.dtype != param.dtype:
+                raise RuntimeError(
+                    f"{name}: a gradient of shape {tuple(grad.shape)} and {grad.dtype} for a weight of shape "
+                    f"{tuple(param.shape)} and {param.dtype}. Give it a gradient of its own form."
+                )
+            if grad.stride() != param.stride() and not (param.is_contiguous() and grad.is_contiguous()):
+                grad = torch.empty_like(param).copy_(grad)
+                held.append(grad)
+            places.append(grad.data_ptr())
+            self._with_gradient.append(param)
+        self._tensors["grad"] = places
         return held
 
     def _find_hyper(self) -> None:

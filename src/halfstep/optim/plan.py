@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +21,6 @@ class Plan:
         plain: those of plain torch, one by one.
         waiting: those that never had a gradient, and have no state.
         states, known: the optimizer's own states, by parameter, and what they were.
-        moments, places: tensors of state that compiled kernels write to, and their addresses: ``share_memory_`` and
-            ``.data = `` move a tensor's memory and leave the tensor.
     """
 
     launchers: list[Launcher]
@@ -30,8 +28,6 @@ class Plan:
     waiting: list[Tensor]
     states: dict[Tensor, Any]
     known: list[Any]
-    moments: list[Tensor] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
 
     def is_current(self, states: dict[Tensor, Any]) -> bool:
         """Return whether the plan still describes an optimizer with these states."""
@@ -40,7 +36,6 @@ class Plan:
             and len(states) == len(self.known)
             and all(map(operator.is_, states.values(), self.known))
             and all(launcher.is_current() for launcher in self.launchers)
-            and list(map(Tensor.data_ptr, self.moments)) == self.places
             and all(param.grad is None for param in self.waiting)
         )
 
@@ -79,14 +74,7 @@ def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tens
         else:
             plain.append(entry)
     launchers = [Launcher(same_dtype) for same_dtype in fast.values()]
-    moments = [
-        entry.state[key]
-        for same_dtype in fast.values()
-        for entry in same_dtype
-        for key in ("exp_avg", "exp_avg_sq", "step")
-    ]
-    places = [tensor.data_ptr() for tensor in moments]
-    return Plan(launchers, plain, waiting, states, list(states.values()), moments, places)
+    return Plan(launchers, plain, waiting, states, list(states.values()))
 
 
 @torch.no_grad()

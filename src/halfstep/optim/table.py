@@ -71,6 +71,24 @@ of the C functions ``parallel``, which runs another on several threads, and ``wo
 are asked for and which lane is next; the factor on every gradient; a sum of squares that was found."""
 
 
+WATCHED_RECORD = np.dtype(
+    [(name, np.int64) for name in ("param", "exp_avg", "exp_avg_sq", "step", "elements")]
+)
+"""A parameter: handles of its tensors, by which torch's C interface knows them, and its number of elements."""
+
+LOOK_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "tensors", "watched", "count", "expected_layout", "expected_dtype", "answer", "result", "missing",
+            "data_ptr", "dim", "sizes", "strides", "layout", "dtype", "is_defined", "grad",
+        )
+    ]
+)  # fmt: skip
+"""What a look at tensors is given: addresses and length of its tables, what gradients must be, room for answers, the number
+of gradients that are missing, and the addresses of torch's C functions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A run of blocks of one length.

@@ -40,16 +40,21 @@ def usable_threads() -> int:
 
 
 @cache
+def torch_library() -> Any:
+    """Return torch's C library, by which those it is linked with are found too; None where it goes by another name."""
+    try:
+        return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    except OSError:
+        return None
+
+
+@cache
 def parallel() -> Any:
     """Return a C function ``parallel(work, data, threads, 0)`` that calls ``work(data)`` on so many threads, or on fewer.
 
     It is ``GOMP_parallel`` of the OpenMP library that torch is linked with, or, where that has none, Python's threads.
     """
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        return ctypes.CDLL(str(library)).GOMP_parallel
-    except (OSError, AttributeError):
-        return python_threads()
+    return getattr(torch_library(), "GOMP_parallel", None) or python_threads()
 
 
 def python_threads() -> Any:

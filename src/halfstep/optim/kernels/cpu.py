@@ -18,20 +18,18 @@ the moments, ``tensor``, ``segment``, ``task`` and the like addresses of records
 weights, gradients, first and second moments.
 """
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import cfunc, njit, types
+from numba import types
 from numba.extending import overload
 
+from halfstep.optim.kernels.compiling import c_function, hash_of, inner
 from halfstep.optim.kernels.storage import (
     AT_ONCE,
-    FREE,
     call,
     call_parallel,
     element_at,
@@ -65,14 +63,10 @@ RUNS = 128  # runs whose squares are added in the arithmetic's own type
 SUM_PIECES, DO_TASKS, SUM_TASKS = 0, 1, 2  # what a lane is asked for
 
 _SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
-_HASH = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:12]
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": set(FREE)}  # a division by 0 is no error
+_HASH = hash_of(*_SOURCES)
 
 
-_inner: Any = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)  # called by compiled code alone
-
-
-@_inner
+@inner
 def _sum_squares(g, count, token, wide):
     """Return the sum of squares of contiguous elements, in float64."""
     total = 0.0
@@ -85,7 +79,7 @@ def _sum_squares(g, count, token, wide):
     return total
 
 
-@_inner
+@inner
 def _second_moment(v, held, mean, tensor, wide):
     """Move a block's second moment, in every row that holds it; return the block's step size."""
     keep, take = wide(get(TENSOR_RECORD, tensor, "keep2")), wide(get(TENSOR_RECORD, tensor, "take2"))
@@ -96,7 +90,7 @@ def _second_moment(v, held, mean, tensor, wide):
     return wide(get(TENSOR_RECORD, tensor, "size")) / (np.sqrt(second) * root + eps)
 
 
-@_inner
+@inner
 def _update(p, g, m, count, size, tensor, token, wide):
     """Update contiguous elements of one block, whose step size is known."""
     shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
@@ -107,7 +101,7 @@ def _update(p, g, m, count, size, tensor, token, wide):
         store(token, p, i, shrink * load(token, p, i) - size * first)
 
 
-@_inner
+@inner
 def _update_each(p, g, m, count, sizes, tensor, token, wide):
     """Update contiguous elements, each with a step size of its own."""
     shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
@@ -118,7 +112,7 @@ def _update_each(p, g, m, count, sizes, tensor, token, wide):
         store(token, p, i, shrink * load(token, p, i) - load(wide, sizes, i) * first)
 
 
-@_inner
+@inner
 def _update_elements(p, g, m, v, count, tensor, token, wide):
     """Update blocks of one element: AdamW."""
     shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
@@ -135,7 +129,7 @@ def _update_elements(p, g, m, v, count, tensor, token, wide):
         store(token, p, i, shrink * load(token, p, i) - size * first / (np.sqrt(second) * root + eps))
 
 
-@_inner
+@inner
 def _rows(tensor, segment, begin, end, token, wide):
     """Do blocks that are contiguous, one by one."""
     length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
@@ -152,7 +146,7 @@ def _rows(tensor, segment, begin, end, token, wide):
         _update(element_at(token, p, at), gradient, element_at(wide, m, at), length, size, tensor, token, wide)
 
 
-@_inner
+@inner
 def _known_rows(tensor, segment, begin, end, token, wide):
     """Do blocks of a length for which there is a form in vectors, as many as fill vectors; return where it stopped.
 
@@ -220,7 +214,7 @@ def _in_vectors_of(tensor, segment, begin, end, token, wide):  # noqa: ARG001
     return lambda tensor, segment, begin, end, token, wide: begin  # noqa: ARG005
 
 
-@_inner
+@inner
 def _short_rows(tensor, segment, begin, end, scratch, width, token, wide):
     """Do blocks of few contiguous elements, many at once: loops over a few elements cannot be vectorised."""
     length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
@@ -260,7 +254,7 @@ def _short_rows(tensor, segment, begin, end, scratch, width, token, wide):
         _update_each(p, g, m, blocks * length, spread, tensor, token, wide)
 
 
-@_inner
+@inner
 def _sum_columns(tensor, segment, begin, end, width, squares, some, token, wide):
     """Write the sums of squares of every column over runs ``begin`` to ``end - 1``."""
     stride = get(SEGMENT_RECORD, segment, "stride")
@@ -278,7 +272,7 @@ def _sum_columns(tensor, segment, begin, end, width, squares, some, token, wide)
             store(wide, squares, i, load(wide, squares, i) + load(wide, some, i))
 
 
-@_inner
+@inner
 def _size_columns(tensor, segment, squares, sizes, wide):
     """Move the second moments of blocks of columns, and write the step size of every column."""
     length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
@@ -293,7 +287,7 @@ def _size_columns(tensor, segment, squares, sizes, wide):
             store(wide, sizes, i, size)
 
 
-@_inner
+@inner
 def _update_columns(tensor, segment, begin, end, width, sizes, token, wide):
     """Update runs ``begin`` to ``end - 1``."""
     for a in range(begin, end):
@@ -302,7 +296,7 @@ def _update_columns(tensor, segment, begin, end, width, sizes, token, wide):
         _update_each(p, g, element_of(TENSOR_RECORD, tensor, "exp_avg", wide, at), width, sizes, tensor, token, wide)
 
 
-@_inner
+@inner
 def _segment_and_tensor(header, number):
     """Return the segment of this number and its tensor."""
     segment = record_at(SEGMENT_RECORD, get(HEADER_RECORD, header, "segments"), number)
@@ -310,7 +304,7 @@ def _segment_and_tensor(header, number):
     return segment, record_at(TENSOR_RECORD, get(HEADER_RECORD, header, "tensors"), number)
 
 
-@_inner
+@inner
 def _do_task(header, task, scratch, token, wide):
     """Update the blocks of one task."""
     segment, tensor = _segment_and_tensor(header, get(TASK_RECORD, task, "segment"))
@@ -353,7 +347,7 @@ def _do_task(header, task, scratch, token, wide):
         _update(p, g, m, count, wide(get(WHOLE_RECORD, whole, "size")), tensor, token, wide)
 
 
-@_inner
+@inner
 def _sum_task(header, task, token, wide):
     """Return the sum of squares of all gradients of one task."""
     segment, tensor = _segment_and_tensor(header, get(TASK_RECORD, task, "segment"))
@@ -374,7 +368,7 @@ def _sum_task(header, task, token, wide):
     return total
 
 
-@_inner
+@inner
 def _prepare(header):
     """Count the step of every tensor that has a gradient, and compute its coefficients."""
     scale = get(HEADER_RECORD, header, "scale")
@@ -400,7 +394,7 @@ def _prepare(header):
         put(TENSOR_RECORD, tensor, "root", 1.0 / np.sqrt(correction2))
 
 
-@_inner
+@inner
 def _sum_piece(header, piece, scratch, token, wide):
     """Sum the squares of one piece."""
     segment, tensor = _segment_and_tensor(header, get(PIECE_RECORD, piece, "segment"))
@@ -416,7 +410,7 @@ def _sum_piece(header, piece, scratch, token, wide):
         _sum_columns(tensor, segment, begin, end, width, squares, scratch, token, wide)
 
 
-@_inner
+@inner
 def _combine_pieces(header, wide):
     """Add the pieces of every segment in their order, and move its second moments."""
     sums, pieces = get(HEADER_RECORD, header, "sums"), get(HEADER_RECORD, header, "pieces")
@@ -447,7 +441,7 @@ def _combine_pieces(header, wide):
             _size_columns(tensor, segment, columns, columns, wide)
 
 
-@_inner
+@inner
 def _do_lane(header, lane, token, wide):
     """Do a thread's share of what is asked for."""
     asked, count = get(HEADER_RECORD, header, "asked"), get(HEADER_RECORD, header, "lane_count")
@@ -468,7 +462,7 @@ def _do_lane(header, lane, token, wide):
             store(np.float64, get(HEADER_RECORD, header, "totals"), k, _sum_task(header, task, token, wide))
 
 
-@_inner
+@inner
 def _do_lanes(header, token, wide):
     """Do lanes until none is left: what each thread runs."""
     lane = take_number(HEADER_RECORD, header, "next_lane")
@@ -477,7 +471,7 @@ def _do_lanes(header, token, wide):
         lane = take_number(HEADER_RECORD, header, "next_lane")
 
 
-@_inner
+@inner
 def _run(header, asked):
     """Have all lanes do what is asked for, each thread some of them."""
     put(HEADER_RECORD, header, "asked", asked)
@@ -489,7 +483,7 @@ def _run(header, asked):
         call_parallel(get(HEADER_RECORD, header, "parallel"), work, header, threads)
 
 
-@_inner
+@inner
 def _step(header, wide):
     _prepare(header)
     if get(HEADER_RECORD, header, "piece_count") > 0:
@@ -498,7 +492,7 @@ def _step(header, wide):
     _run(header, DO_TASKS)
 
 
-@_inner
+@inner
 def _square_sum(header):
     _run(header, SUM_TASKS)
     total = 0.0
@@ -537,18 +531,5 @@ def kernels(token: Any, wide: Any) -> Kernels:
     def square_sum(header):
         _square_sum(header)
 
-    compiled = [_entry(function) for function in (work, step, square_sum)]
+    compiled = [c_function(function, _HASH) for function in (work, step, square_sum)]
     return Kernels(compiled[0].address, compiled[1].ctypes, compiled[2].ctypes, compiled)
-
-
-def _entry(function: Callable[..., None]) -> Any:
-    """Return a C function, whose code is kept on disk.
-
-    The cache tells functions apart by file, name and what they enclose, so the name carries a hash of all sources.
-    """
-    function.__qualname__ = f"{function.__qualname__}_{_HASH}"
-    form = types.void(types.int64)
-    try:
-        return cfunc(form, cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no folder that can be written to: compile in every process
-        return cfunc(form, **_OPTIONS)(function)

@@ -133,6 +133,17 @@ def element_at(typing_context, like, address, index):
 
 
 @intrinsic(prefer_literal=True)
+def address_of(typing_context, record, address, name):
+    """Return the address of a field of the record at an address."""
+    _, offset = _place(record, name)
+
+    def generate(_, builder, __, arguments):
+        return builder.add(arguments[1], _WORD(offset))
+
+    return types.int64(record, types.int64, name), generate
+
+
+@intrinsic(prefer_literal=True)
 def element_of(typing_context, record, address, name, like, index):
     """Return the address of an element of the memory whose address is a field of the record at an address."""
     kind, offset = _place(record, name)
@@ -170,6 +181,29 @@ def call(typing_context, function, data):
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), generate
+
+
+@intrinsic
+def ask(typing_context, function, handle, answer):
+    """Call a C function, by address, that writes its answer to an address; return its error code, 0 for none."""
+
+    def generate(_, builder, __, arguments):
+        form = ir.FunctionType(_HALF_WORD, [_WORD, _WORD])
+        code = builder.call(builder.inttoptr(arguments[0], form.as_pointer()), arguments[1:])
+        return builder.sext(code, _WORD)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def call_for_address(typing_context, function, data):
+    """Call a C function, by address, that returns an address."""
+
+    def generate(_, builder, __, arguments):
+        form = ir.FunctionType(_WORD, [_WORD])
+        return builder.call(builder.inttoptr(arguments[0], form.as_pointer()), [arguments[1]])
+
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
