@@ -11,7 +11,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,18 +52,6 @@ class Entry:
     spec: BlockSpec
     group: dict[str, Any]
     state: dict[str, Any]
-
-
-@cache
-def has_numba() -> bool:
-    """Return whether the compiled kernels can be had; says once what is lost without them."""
-    if importlib.util.find_spec("numba") is not None:
-        return True
-    warnings.warn(
-        "numba is absent: AdamMini steps in plain torch, several times slower. pip install numba",
-        stacklevel=2,
-    )
-    return False
 
 
 def _kernels(token: Any, wide: Any) -> Any:
@@ -115,7 +102,7 @@ class Launcher:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.params = [entry.param for entry in entries]
         self._names = [entry.name for entry in entries]
-        self._held = [(entry.state, _moments(entry.state)) for entry in entries]
+        self._moments = [_moments(entry.state) for entry in entries]
         self._weights = [param.data_ptr() for param in self.params]
         self._is_dense = [param.is_contiguous() for param in self.params]
         self._permuted = {
@@ -128,11 +115,11 @@ class Launcher:
         dtype = self.params[0].dtype
         self._wide = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
         self._kernels = _kernels(STORAGE[dtype], self._wide.type)
-        self._places = [tensor.data_ptr() for _, moments in self._held for tensor in moments]
+        self._places = [tensor.data_ptr() for moments in self._moments for tensor in moments]
         self._tensors = np.zeros(len(entries), TENSOR_RECORD)
         self._tensors["param"] = self._weights
         for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
-            self._tensors[key] = [moments[number].data_ptr() for _, moments in self._held]
+            self._tensors[key] = [moments[number].data_ptr() for moments in self._moments]
         self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
         self._watch = self._watch_if_possible()
         self._elements = int(self._layout.weights.sum())
@@ -143,20 +130,16 @@ class Launcher:
         self._threads = 0
 
     def is_current(self) -> bool:
-        """Return whether weights and moments are still the tensors of the tables, and where they were."""
-        return all(
-            state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
-            for state, (first, second, step) in self._held
-        ) and (self._are_in_place() if self._watch is None else self._watch.are_in_place())
+        """Return whether memory and form of weights and moments are as they were: ``share_memory_`` and ``.data =`` change them."""
+        return self._are_in_place() if self._watch is None else self._watch.are_in_place()
 
     def _are_in_place(self) -> bool:
-        """Return whether memory and form of weights and moments are as they were: ``share_memory_`` and ``.data =`` change them."""
         return (
             list(map(Tensor.data_ptr, self.params)) == self._weights
             and list(map(Tensor.numel, self.params)) == self._sizes
             and list(map(_is_dense, self.params)) == self._is_dense
             and all(self.params[row].stride() == stride for row, stride in self._permuted.items())
-            and [tensor.data_ptr() for _, moments in self._held for tensor in moments] == self._places
+            and [tensor.data_ptr() for moments in self._moments for tensor in moments] == self._places
         )
 
     def _watch_if_possible(self) -> Watch | None:
@@ -164,7 +147,7 @@ class Launcher:
         if self._permuted:
             return None
         try:
-            return Watch(self.params, [moments for _, moments in self._held], self._tensors)
+            return Watch(self.params, self._moments, self._tensors)
         except LookupError:
             return None
 

@@ -1,15 +1,14 @@
 """Who steps which parameter, decided once and kept until something it rests on changes."""
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from halfstep.optim.kernels.reference import update
-from halfstep.optim.launcher import Entry, Launcher, fits_kernel, has_numba, refuse_sparse
+from halfstep.optim.launcher import Entry, Launcher, fits_kernel, refuse_sparse
+from halfstep.optim.watch import has_numba
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +19,16 @@ class Plan:
         launchers: those of compiled kernels, a launcher per dtype.
         plain: those of plain torch, one by one.
         waiting: those that never had a gradient, and have no state.
-        states, known: the optimizer's own states, by parameter, and what they were.
     """
 
     launchers: list[Launcher]
     plain: list[Entry]
     waiting: list[Tensor]
-    states: dict[Tensor, Any]
-    known: list[Any]
 
-    def is_current(self, states: dict[Tensor, Any]) -> bool:
-        """Return whether the plan still describes an optimizer with these states."""
-        return (
-            states is self.states
-            and len(states) == len(self.known)
-            and all(map(operator.is_, states.values(), self.known))
-            and all(launcher.is_current() for launcher in self.launchers)
-            and all(param.grad is None for param in self.waiting)
+    def is_current(self) -> bool:
+        """Return whether the memory of weights and moments is where it was, and who waits for a gradient waits still."""
+        return all(launcher.is_current() for launcher in self.launchers) and all(
+            param.grad is None for param in self.waiting
         )
 
     def step(self, scale: float | Tensor) -> None:
@@ -52,7 +44,7 @@ class Plan:
         return total + _square_sum_plain(self.plain) if self.plain else total
 
 
-def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tensor, Any]) -> Plan:
+def make_plan(entries: Iterable[Entry], waiting: list[Tensor]) -> Plan:
     """Decide who steps which parameter.
 
     Raises:
@@ -74,7 +66,7 @@ def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tens
         else:
             plain.append(entry)
     launchers = [Launcher(same_dtype) for same_dtype in fast.values()]
-    return Plan(launchers, plain, waiting, states, list(states.values()))
+    return Plan(launchers, plain, waiting)
 
 
 @torch.no_grad()

@@ -89,6 +89,20 @@ LOOK_RECORD = np.dtype(
 of gradients that are missing, and the addresses of torch's C functions."""
 
 
+ITEM_RECORD = np.dtype([(name, np.int64) for name in ("getter", "container", "key", "value")])
+"""A dictionary or list, Python's C function that looks into it, a key or position, and what was there: as addresses."""
+
+CONTENTS_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "items", "item_count", "mapping", "values", "value_count", "next", "position", "held", "result",
+        )
+    ]
+)  # fmt: skip
+"""Items to check; a dictionary, its values in their order, and Python's ``PyDict_Next`` with room for its answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A run of blocks of one length.

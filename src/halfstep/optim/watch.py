@@ -7,7 +7,10 @@ itself would say, and where anything is not as expected there is no `Watch`, and
 
 import ctypes
 import importlib
-from collections.abc import Sequence
+import importlib.util
+import operator
+import warnings
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from halfstep.optim.table import LOOK_RECORD, WATCHED_RECORD
+from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, WATCHED_RECORD
 from halfstep.optim.threads import address, torch_library
 
 GRAD = "_ZNK3c1010TensorImpl4gradEv"
@@ -55,9 +58,7 @@ class Watch:
         self._look["tensors"], self._look["watched"] = tensors.ctypes.data, self._watched.ctypes.data
         self._look["count"] = len(params)
         self._held = (params, moments, tensors)
-        check, find = importlib.import_module("halfstep.optim.kernels.look").functions()
-        form = ctypes.PYFUNCTYPE(None, ctypes.c_int64)  # keeps Python's lock: no other thread changes a tensor meanwhile
-        self._check, self._find = form(check.address), form(find.address)
+        self._check, self._find, _ = _look()
         self._address = self._look.ctypes.data
         self._result, self._missing = self._look["result"], self._look["missing"]
 
@@ -74,6 +75,86 @@ class Watch:
     def has_all_gradients(self) -> bool:
         """Return whether `find_gradients` found none missing."""
         return not self._missing[0]
+
+
+class Contents:
+    """Remembers what dictionaries and lists hold, and looks whether it is still the same, object by object.
+
+    Args:
+        dictionaries: each with those of its keys that matter.
+        lists: all of their elements matter.
+        mapping: all of its values matter, in their order.
+    """
+
+    def __init__(
+        self,
+        dictionaries: Iterable[tuple[dict[str, Any], Sequence[str]]],
+        lists: Iterable[list[Any]],
+        mapping: dict[Any, Any],
+    ) -> None:
+        self._lists = [(found, len(found)) for found in lists]
+        self.mapping, self._values = mapping, list(mapping.values())
+        places: list[tuple[Any, Any]] = [(found, key) for found, keys in dictionaries for key in keys]
+        self._items = [(found, key, found[key]) for found, key in places]
+        self._items += [(found, k, found[k]) for found, length in self._lists for k in range(length)]
+        self._look = None
+        if has_numba():
+            self._look = _look()[2]
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        python = ctypes.pythonapi
+        in_dict, in_list = address(python.PyDict_GetItemWithError), address(python.PyList_GetItem)
+        rows = [
+            (in_list, id(found), key, id(value))
+            if isinstance(found, list)
+            else (in_dict, id(found), id(key), id(value))
+            for found, key, value in self._items
+        ]
+        self._table = np.array(rows, ITEM_RECORD)
+        self._known = np.array([id(value) for value in self._values], np.int64)
+        self._contents = np.zeros(1, CONTENTS_RECORD)
+        for name, number in (
+            ("items", self._table.ctypes.data), ("item_count", len(rows)), ("mapping", id(self.mapping)),
+            ("values", self._known.ctypes.data), ("value_count", len(self._known)), ("next", address(python.PyDict_Next)),
+        ):  # fmt: skip
+            self._contents[name] = number
+        self._address, self._result = self._contents.ctypes.data, self._contents["result"]
+
+    def are_same(self) -> bool:
+        """Return whether everything holds what it held."""
+        if len(self.mapping) != len(self._values):
+            return False
+        for found, length in self._lists:
+            if len(found) != length:
+                return False
+        if self._look is None:
+            return all(
+                (found[key] if isinstance(found, list) else found.get(key)) is value
+                for found, key, value in self._items
+            ) and all(map(operator.is_, self.mapping.values(), self._values))
+        self._look(self._address)
+        return bool(self._result[0])
+
+
+@cache
+def _look() -> tuple[Any, Any, Any]:
+    """Return the compiled functions; they keep Python's lock, so no other thread changes anything meanwhile."""
+    form = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
+    check, find, same = importlib.import_module("halfstep.optim.kernels.look").functions()
+    return form(check.address), form(find.address), form(same.address)
+
+
+@cache
+def has_numba() -> bool:
+    """Return whether the compiled kernels can be had; says once what is lost without them."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    warnings.warn(
+        "numba is absent: AdamMini steps in plain torch, several times slower. pip install numba",
+        stacklevel=2,
+    )
+    return False
 
 
 @cache

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from halfstep.optim.kernels.compiling import c_function, hash_of, inner
-from halfstep.optim.kernels.storage import address_of, ask, call_for_address, get, load, put, record_at
-from halfstep.optim.table import LOOK_RECORD, TENSOR_RECORD, WATCHED_RECORD
+from halfstep.optim.kernels.storage import address_of, ask, call_for_word, get, load, put, record_at
+from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, TENSOR_RECORD, WATCHED_RECORD
 
 _SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
 _HASH = hash_of(*_SOURCES)
@@ -88,7 +88,7 @@ def _find_gradients(look):
         tensor = record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k)
         watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
         itself = load(np.int64, get(WATCHED_RECORD, watched, "param"), 0)
-        grad = call_for_address(get(LOOK_RECORD, look, "grad"), itself)
+        grad = call_for_word(get(LOOK_RECORD, look, "grad"), (itself,))
         put(LOOK_RECORD, look, "answer", 0)
         if ask(get(LOOK_RECORD, look, "is_defined"), grad, answer) != 0:
             return
@@ -106,7 +106,28 @@ def _find_gradients(look):
     put(LOOK_RECORD, look, "result", 1)
 
 
+def _check_contents(contents):
+    """Write to ``result`` whether dictionaries and lists hold what they held."""
+    put(CONTENTS_RECORD, contents, "result", 0)
+    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
+        item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
+        place = (get(ITEM_RECORD, item, "container"), get(ITEM_RECORD, item, "key"))
+        if call_for_word(get(ITEM_RECORD, item, "getter"), place) != get(ITEM_RECORD, item, "value"):
+            return
+    values, held = address_of(CONTENTS_RECORD, contents, "held"), get(CONTENTS_RECORD, contents, "values")
+    position = address_of(CONTENTS_RECORD, contents, "position")
+    put(CONTENTS_RECORD, contents, "position", 0)
+    arguments = (get(CONTENTS_RECORD, contents, "mapping"), position, np.int64(0), values)
+    for k in range(get(CONTENTS_RECORD, contents, "value_count")):
+        if call_for_word(get(CONTENTS_RECORD, contents, "next"), arguments) & 0xFFFFFFFF == 0:  # an int
+            return
+        if get(CONTENTS_RECORD, contents, "held") != load(np.int64, held, k):
+            return
+    put(CONTENTS_RECORD, contents, "result", 1)
+
+
 @cache
-def functions() -> tuple[Any, Any]:
-    """Return the two C functions, compiled or taken from the disk."""
-    return c_function(_check_places, _HASH), c_function(_find_gradients, _HASH)
+def functions() -> tuple[Any, Any, Any]:
+    """Return the three C functions, compiled or taken from the disk."""
+    found = [c_function(function, _HASH) for function in (_check_places, _find_gradients, _check_contents)]
+    return found[0], found[1], found[2]

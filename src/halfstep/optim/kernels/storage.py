@@ -196,14 +196,15 @@ def ask(typing_context, function, handle, answer):
 
 
 @intrinsic
-def call_for_address(typing_context, function, data):
-    """Call a C function, by address, that returns an address."""
+def call_for_word(typing_context, function, arguments):
+    """Call a C function, by address, whose arguments and result are words: integers or addresses."""
 
-    def generate(_, builder, __, arguments):
-        form = ir.FunctionType(_WORD, [_WORD])
-        return builder.call(builder.inttoptr(arguments[0], form.as_pointer()), [arguments[1]])
+    def generate(_, builder, signature, given):
+        words = cgutils.unpack_tuple(builder, given[1])
+        form = ir.FunctionType(_WORD, [_WORD] * len(words))
+        return builder.call(builder.inttoptr(given[0], form.as_pointer()), words)
 
-    return types.int64(types.int64, types.int64), generate
+    return types.int64(types.int64, arguments), generate
 
 
 @intrinsic
