@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import itertools
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +126,7 @@ class Launcher:
         self._sums = np.zeros(self._layout.sums, self._wide)
         self._header = np.zeros(1, HEADER_RECORD)
         self._header_address = self._header.ctypes.data
+        self._scale, self._total = self._header["scale"], self._header["total"]
         self._threads = 0
 
     def is_current(self) -> bool:
@@ -156,7 +156,7 @@ class Launcher:
         held = self._find_gradients()
         self._find_hyper()
         self._share_out()
-        self._header["scale"] = scale
+        self._scale[0] = scale
         self._kernels.step(self._header_address)
         torch.autograd.graph.increment_version(self._with_gradient)
         del held
@@ -167,7 +167,7 @@ class Launcher:
         self._share_out()
         self._kernels.square_sum(self._header_address)
         del held
-        return float(self._header["total"][0])
+        return float(self._total[0])
 
     def _share_out(self) -> None:
         """Give every thread its tasks and scratch memory, if the number of threads has changed."""
@@ -175,7 +175,7 @@ class Launcher:
         if threads == self._threads:
             return
         self._threads = threads
-        layout, header = self._layout, self._header
+        layout, header, self._parallel = self._layout, self._header, parallel()
         self._lanes = layout.lanes(threads)
         self._scratch = np.zeros((threads, 3, layout.widest), self._wide)
         for name, table in (
@@ -187,7 +187,7 @@ class Launcher:
         for name, number in (
             ("tensor_count", len(self._tensors)), ("task_count", len(layout.tasks)), ("piece_count", len(layout.pieces)),
             ("whole_count", len(layout.wholes)), ("lane_count", threads), ("scratch_width", layout.widest),
-            ("threads", threads), ("parallel", address(parallel())), ("work", self._kernels.work),
+            ("threads", threads), ("parallel", address(self._parallel)), ("work", self._kernels.work),
         ):  # fmt: skip
             header[name] = number
 

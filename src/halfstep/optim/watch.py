@@ -160,7 +160,8 @@ def has_numba() -> bool:
 @cache
 def _torch_functions() -> dict[str, int]:
     """Return addresses of torch's functions, and its code of the strided layout."""
-    if not _KNOWN[0] <= torch.torch_version.TorchVersion(torch.__version__) < _KNOWN[1]:
+    version = tuple(int(number) for number in torch.__version__.split(".")[:2])
+    if not _KNOWN[0] <= version < _KNOWN[1]:
         raise LookupError(f"torch {torch.__version__}")
     library = torch_library()
     try:

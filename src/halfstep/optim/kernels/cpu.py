@@ -143,7 +143,9 @@ def _rows(tensor, segment, begin, end, token, wide):
         gradient = element_at(token, g, at)
         mean = _sum_squares(gradient, length, token, wide) / length
         size = _second_moment(element_at(wide, v, block * held), held, mean, tensor, wide)
-        _update(element_at(token, p, at), gradient, element_at(wide, m, at), length, size, tensor, token, wide)
+        _update(
+            element_at(token, p, at), gradient, element_at(wide, m, at), length, size, tensor, token, wide
+        )
 
 
 @inner
@@ -229,7 +231,13 @@ def _short_rows(tensor, segment, begin, end, scratch, width, token, wide):
         blocks = min(at_once, end - start)
         first = get(SEGMENT_RECORD, segment, "first") + start * length
         g = element_of(TENSOR_RECORD, tensor, "grad", token, first)
-        v = element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, get(SEGMENT_RECORD, segment, "first_row") + start * held)
+        v = element_of(
+            TENSOR_RECORD,
+            tensor,
+            "exp_avg_sq",
+            wide,
+            get(SEGMENT_RECORD, segment, "first_row") + start * held,
+        )
         for block in range(blocks):
             total = wide(0)
             for i in range(length):
@@ -243,14 +251,17 @@ def _short_rows(tensor, segment, begin, end, scratch, width, token, wide):
                 store(wide, sizes, block, size / (np.sqrt(second) * root + eps))
         else:
             for block in range(blocks):
-                mean = load(wide, squares, block) / wide(length)
+                mean = np.float64(load(wide, squares, block)) / length
                 rows = element_at(wide, v, block * held)
                 store(wide, sizes, block, _second_moment(rows, held, mean, tensor, wide))
         for block in range(blocks):
             here = load(wide, sizes, block)
             for i in range(length):
                 store(wide, spread, block * length + i, here)
-        p, m = element_of(TENSOR_RECORD, tensor, "param", token, first), element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first)
+        p, m = (
+            element_of(TENSOR_RECORD, tensor, "param", token, first),
+            element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first),
+        )
         _update_each(p, g, m, blocks * length, spread, tensor, token, wide)
 
 
@@ -264,7 +275,9 @@ def _sum_columns(tensor, segment, begin, end, width, squares, some, token, wide)
         for i in range(width):
             store(wide, some, i, wide(0))
         for a in range(start, min(start + RUNS, end)):
-            g = element_of(TENSOR_RECORD, tensor, "grad", token, get(SEGMENT_RECORD, segment, "first") + a * stride)
+            g = element_of(
+                TENSOR_RECORD, tensor, "grad", token, get(SEGMENT_RECORD, segment, "first") + a * stride
+            )
             for i in range(width):
                 x = load(token, g, i)
                 store(wide, some, i, load(wide, some, i) + x * x)
@@ -277,11 +290,17 @@ def _size_columns(tensor, segment, squares, sizes, wide):
     """Move the second moments of blocks of columns, and write the step size of every column."""
     length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
     for block in range(get(SEGMENT_RECORD, segment, "blocks")):
-        v = element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, get(SEGMENT_RECORD, segment, "first_row") + block * held)
+        v = element_of(
+            TENSOR_RECORD,
+            tensor,
+            "exp_avg_sq",
+            wide,
+            get(SEGMENT_RECORD, segment, "first_row") + block * held,
+        )
         total = wide(0)
         for i in range(block * length, (block + 1) * length):
             total += load(wide, squares, i)
-        mean = total / (length * get(SEGMENT_RECORD, segment, "outer"))
+        mean = np.float64(total) / (length * get(SEGMENT_RECORD, segment, "outer"))
         size = _second_moment(v, held, mean, tensor, wide)
         for i in range(block * length, (block + 1) * length):
             store(wide, sizes, i, size)
@@ -292,8 +311,13 @@ def _update_columns(tensor, segment, begin, end, width, sizes, token, wide):
     """Update runs ``begin`` to ``end - 1``."""
     for a in range(begin, end):
         at = get(SEGMENT_RECORD, segment, "first") + a * get(SEGMENT_RECORD, segment, "stride")
-        p, g = element_of(TENSOR_RECORD, tensor, "param", token, at), element_of(TENSOR_RECORD, tensor, "grad", token, at)
-        _update_each(p, g, element_of(TENSOR_RECORD, tensor, "exp_avg", wide, at), width, sizes, tensor, token, wide)
+        p, g = (
+            element_of(TENSOR_RECORD, tensor, "param", token, at),
+            element_of(TENSOR_RECORD, tensor, "grad", token, at),
+        )
+        _update_each(
+            p, g, element_of(TENSOR_RECORD, tensor, "exp_avg", wide, at), width, sizes, tensor, token, wide
+        )
 
 
 @inner
@@ -327,22 +351,27 @@ def _do_task(header, task, scratch, token, wide):
         return
     width = get(SEGMENT_RECORD, segment, "blocks") * length
     whole = record_at(WHOLE_RECORD, get(HEADER_RECORD, header, "wholes"), get(TASK_RECORD, task, "whole"))
-    if kind == COLUMNS:
+    if kind == COLUMNS:  # one task, from run 0 on
         squares, sizes = element_at(wide, scratch, lane), element_at(wide, scratch, 2 * lane)
-        _sum_columns(tensor, segment, 0, outer, width, squares, scratch, token, wide)
+        _sum_columns(tensor, segment, begin, outer, width, squares, scratch, token, wide)
         _size_columns(tensor, segment, squares, sizes, wide)
-        _update_columns(tensor, segment, 0, outer, width, sizes, token, wide)
+        _update_columns(tensor, segment, begin, outer, width, sizes, token, wide)
         return
     if kind == SLAB:
         sizes = element_at(wide, get(HEADER_RECORD, header, "sums"), get(WHOLE_RECORD, whole, "sizes"))
         _update_columns(tensor, segment, begin, end, width, sizes, token, wide)
         return
     first, count = get(SEGMENT_RECORD, segment, "first") + begin, end - begin
-    p, g = element_of(TENSOR_RECORD, tensor, "param", token, first), element_of(TENSOR_RECORD, tensor, "grad", token, first)
+    p, g = (
+        element_of(TENSOR_RECORD, tensor, "param", token, first),
+        element_of(TENSOR_RECORD, tensor, "grad", token, first),
+    )
     m = element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first)
     if kind == ELEMENT:
         row = get(SEGMENT_RECORD, segment, "first_row") + begin
-        _update_elements(p, g, m, element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, row), count, tensor, token, wide)
+        _update_elements(
+            p, g, m, element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, row), count, tensor, token, wide
+        )
     else:  # a piece of a long block, whose second moment has been moved
         _update(p, g, m, count, wide(get(WHOLE_RECORD, whole, "size")), tensor, token, wide)
 
@@ -364,7 +393,9 @@ def _sum_task(header, task, token, wide):
         width = (end - begin) * length
     total = 0.0
     for a in range(runs):
-        total += _sum_squares(element_of(TENSOR_RECORD, tensor, "grad", token, first + a * stride), width, token, wide)
+        total += _sum_squares(
+            element_of(TENSOR_RECORD, tensor, "grad", token, first + a * stride), width, token, wide
+        )
     return total
 
 
@@ -425,7 +456,9 @@ def _combine_pieces(header, wide):
             squares = 0.0
             for i in range(begin, end):
                 squares += get(PIECE_RECORD, record_at(PIECE_RECORD, pieces, i), "squares")
-            v = element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, get(SEGMENT_RECORD, segment, "first_row"))
+            v = element_of(
+                TENSOR_RECORD, tensor, "exp_avg_sq", wide, get(SEGMENT_RECORD, segment, "first_row")
+            )
             held = get(SEGMENT_RECORD, segment, "held")
             put(WHOLE_RECORD, whole, "size", _second_moment(v, held, squares / blocks, tensor, wide))
         else:
@@ -439,36 +472,6 @@ def _combine_pieces(header, wide):
                 for column in range(width):
                     store(wide, columns, column, load(wide, columns, column) + load(wide, part, column))
             _size_columns(tensor, segment, columns, columns, wide)
-
-
-@inner
-def _do_lane(header, lane, token, wide):
-    """Do a thread's share of what is asked for."""
-    asked, count = get(HEADER_RECORD, header, "asked"), get(HEADER_RECORD, header, "lane_count")
-    width = get(HEADER_RECORD, header, "scratch_width")
-    scratch = element_at(wide, get(HEADER_RECORD, header, "scratch"), lane * 3 * width)
-    if asked == SUM_PIECES:
-        pieces = get(HEADER_RECORD, header, "piece_count")
-        for k in range(pieces * lane // count, pieces * (lane + 1) // count):
-            piece = record_at(PIECE_RECORD, get(HEADER_RECORD, header, "pieces"), k)
-            _sum_piece(header, piece, scratch, token, wide)
-        return
-    lanes = get(HEADER_RECORD, header, "lanes")
-    for k in range(load(np.int64, lanes, lane), load(np.int64, lanes, lane + 1)):
-        task = record_at(TASK_RECORD, get(HEADER_RECORD, header, "tasks"), k)
-        if asked == DO_TASKS:
-            _do_task(header, task, scratch, token, wide)
-        else:
-            store(np.float64, get(HEADER_RECORD, header, "totals"), k, _sum_task(header, task, token, wide))
-
-
-@inner
-def _do_lanes(header, token, wide):
-    """Do lanes until none is left: what each thread runs."""
-    lane = take_number(HEADER_RECORD, header, "next_lane")
-    while lane < get(HEADER_RECORD, header, "lane_count"):
-        _do_lane(header, lane, token, wide)
-        lane = take_number(HEADER_RECORD, header, "next_lane")
 
 
 @inner
@@ -522,8 +525,26 @@ class Kernels:
 def kernels(token: Any, wide: Any) -> Kernels:
     """Compile the functions for parameters and moments of these NumPy types, or take them from the disk."""
 
-    def work(header):
-        _do_lanes(header, token, wide)
+    def work(header):  # all in one: every level of functions is optimized again with all below it
+        asked, count = get(HEADER_RECORD, header, "asked"), get(HEADER_RECORD, header, "lane_count")
+        width, pieces = get(HEADER_RECORD, header, "scratch_width"), get(HEADER_RECORD, header, "piece_count")
+        lanes = get(HEADER_RECORD, header, "lanes")
+        lane = take_number(HEADER_RECORD, header, "next_lane")
+        while lane < count:
+            scratch = element_at(wide, get(HEADER_RECORD, header, "scratch"), lane * 3 * width)
+            if asked == SUM_PIECES:
+                for k in range(pieces * lane // count, pieces * (lane + 1) // count):
+                    piece = record_at(PIECE_RECORD, get(HEADER_RECORD, header, "pieces"), k)
+                    _sum_piece(header, piece, scratch, token, wide)
+            else:
+                for k in range(load(np.int64, lanes, lane), load(np.int64, lanes, lane + 1)):
+                    task = record_at(TASK_RECORD, get(HEADER_RECORD, header, "tasks"), k)
+                    if asked == DO_TASKS:
+                        _do_task(header, task, scratch, token, wide)
+                    else:
+                        total = _sum_task(header, task, token, wide)
+                        store(np.float64, get(HEADER_RECORD, header, "totals"), k, total)
+            lane = take_number(HEADER_RECORD, header, "next_lane")
 
     def step(header):
         _step(header, wide)

@@ -71,7 +71,9 @@ def _check_places(look):
         if not (
             _is_at(look, param, get(TENSOR_RECORD, tensor, "param"))
             and _is_at(look, get(WATCHED_RECORD, watched, "exp_avg"), get(TENSOR_RECORD, tensor, "exp_avg"))
-            and _is_at(look, get(WATCHED_RECORD, watched, "exp_avg_sq"), get(TENSOR_RECORD, tensor, "exp_avg_sq"))
+            and _is_at(
+                look, get(WATCHED_RECORD, watched, "exp_avg_sq"), get(TENSOR_RECORD, tensor, "exp_avg_sq")
+            )
             and _is_at(look, get(WATCHED_RECORD, watched, "step"), get(TENSOR_RECORD, tensor, "step"))
             and _contiguous_elements(look, param) == get(WATCHED_RECORD, watched, "elements")
         ):
