@@ -173,7 +173,7 @@ def test_a_gradient_of_another_form_is_refused(form: str) -> None:
 def test_optimizers_are_collected() -> None:
     """A parameter may know its optimizer: nothing that Python cannot see keeps the two alive."""
     params, optimizer = model_and_optimizer()
-    params[0].register_post_accumulate_grad_hook(optimizer.zero_grad)
+    params[0].owner = optimizer  # type: ignore[attr-defined]
     gone = weakref.ref(optimizer), weakref.ref(params[0])
     del params, optimizer
     gc.collect()

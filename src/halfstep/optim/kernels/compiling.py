@@ -11,7 +11,9 @@ from halfstep.optim.kernels.storage import FREE
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": set(FREE)}  # a division by 0 is no error
 
-inner: Any = njit(**_OPTIONS, **dict.fromkeys(("no_cpython_wrapper", "no_cfunc_wrapper"), True))
+_INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+inner: Any = njit(**_INNER)
 """Compile a function that compiled code alone calls."""
 
 
