@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,30 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a name for a temporary folder beside ``path``; on success it is synced and takes the name ``path``.
+
+    A folder of that name is replaced. A process killed at any moment leaves the old folder, the new one or none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (
+        path.with_name(f".{path.name}.{word}{os.getpid()}{TEMPORARY_SUFFIX}") for word in ("", "old.")
+    )
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync(temporary)
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        for each in (temporary, old):
+            shutil.rmtree(each, ignore_errors=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically."""
     with replacing(path) as temporary:
@@ -54,11 +79,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_tree(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and hashes of all files below a folder."""
+    if path.is_file():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def remove_stale_temporaries(folder: Path) -> None:
     """Delete what writers that no longer live left below ``folder``."""
-    for temporary in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+    for temporary in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
         pid = temporary.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
-        if not (pid.isdecimal() and is_alive(int(pid))):
+        if pid.isdecimal() and is_alive(int(pid)):
+            continue
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
             temporary.unlink(missing_ok=True)
 
 

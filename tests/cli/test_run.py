@@ -19,8 +19,9 @@ import torch
 from halfstep.cli.main import main
 from halfstep.training.policy import Contexts, encode_contexts
 
-SMOKE = ("run", "--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
-COMPARED = ("**/*.safetensors", "**/*-metrics.jsonl", "metrics.jsonl")
+SMALL = ("--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
+SMOKE = ("run", *SMALL, "--run.rounds", "2")
+COMPARED = ("**/*.safetensors", "**/metrics.jsonl")
 
 
 def command(cwd: Path, *arguments: str, hash_seed: str = "0") -> subprocess.Popen[str]:
@@ -68,7 +69,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     folder, text = unbroken
     assert {path.name for path in folder.iterdir()} == {
-        "20-episodes", "50-arms", "70-timing.json", "bars.json", "bars.parquet", "config.toml", "log.txt",
+        "10-pilot-encoder", "15-pilot-study-r1", "20-research-r0", "20-research-r1", "50-arms", "70-timing.json", "bars.parquet", "config.toml", "log.txt",
         "manifest.json", "metrics.json", "metrics.jsonl", "report",
     }  # fmt: skip
     assert text.splitlines()[-1] == f"Report: {folder / 'report' / 'report.html'}"
@@ -76,7 +77,7 @@ def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     assert manifest["status"] == "finished"
     assert len(manifest["data"]["hash"]) == 64
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    research = lines[0]
+    [research, _] = [line for line in lines if line["phase"] == "research"]
     assert sum(research["outcomes"].values()) == research["decisions"] > 10_000
     assert {"50-arms/adamw-s1", "50-arms/adam_mini-s2"} <= {line["where"] for line in lines}
     log = (folder / "log.txt").read_text()
@@ -104,6 +105,47 @@ def test_metrics_belong_together(unbroken: tuple[Path, str]) -> None:
         )
 
 
+def same_files(a: Path, b: Path, *names: str) -> None:
+    for name in names:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+@pytest.mark.pitfall("U13")
+def test_stages_one_by_one_equal_run(
+    unbroken: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = unbroken
+    monkeypatch.chdir(tmp_path)
+
+    def by_hand(verb: str, out: str, *flags: str) -> Path:
+        settings = SMALL if verb == "study" else SMALL[:2]
+        assert main([verb, *settings, *flags, "--out", out]) == 0
+        return tmp_path / out
+
+    encoder = by_hand("study-encoder", "encoder")
+    names = ("models/encoder.safetensors", "models/context.safetensors", "metrics.jsonl")
+    same_files(encoder, run / "10-pilot-encoder", *names)
+    first = str(run / "20-research-r0")
+    pilot = by_hand("study", "pilot", "--encoder", "encoder", "--episodes", first)
+    names = tuple(f"models/{kind}.safetensors" for kind in ("encoder", "actor", "critic"))
+    same_files(pilot, run / "15-pilot-study-r1", *names, "metrics.jsonl")
+
+    seed = ("--run.optimizer", "adamw", "--run.seed", "2")
+    arm = run / "50-arms" / "adamw-s2"
+    by_hand("study-encoder", "encoder2", *seed)
+    last = str(run / "20-research-r1")
+    study = by_hand("study", "study2", *seed, "--encoder", "encoder2", "--episodes", last)
+    same_files(study, arm, *names)
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("encoder2", "study2")]
+    assert "".join(lines) == (arm / "metrics.jsonl").read_text()
+    test = by_hand("test", "test2", "--models", "study2")
+    record = json.loads((arm / "arm.json").read_text())
+    assert json.loads((test / "tests" / "model-1.json").read_text())["test"] == record["test"]
+    figures = json.loads((study / "metrics.json").read_text())
+    assert figures["encoder"]["skill"] == record["encoder"]["skill"]
+    assert figures["study"]["log_growth"] == record["study"]["log_growth"]
+
+
 @pytest.mark.slow
 @pytest.mark.pitfall("T1")
 def test_no_action_of_a_trained_arm_depends_on_the_future(
@@ -125,7 +167,7 @@ def test_no_action_of_a_trained_arm_depends_on_the_future(
         return replace(contexts, rows=torch.cat([contexts.rows[1:], contexts.rows[-1:]]))
 
     monkeypatch.setattr("halfstep.cli.programs.policy.encode_contexts", of_the_next_bar)
-    assert main([*command[:2], str(arm / "actor.safetensors"), *command[3:]]) == 1
+    assert main([*command[:2], str(arm / "models" / "actor.safetensors"), *command[3:]]) == 1
     features, policy = json.loads(capsys.readouterr().out)
     assert features["leaks"] == []
     assert {leak["way"] for leak in policy["leaks"]} == {"future noise"}

@@ -7,21 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from halfstep.cli.run_folder import RunFolder
+from halfstep.cli.run_folder import Facts, RunFolder
 from halfstep.config.load import merged
 from halfstep.config.recipes import smoke
 from halfstep.config.tables import Config
 from halfstep.errors import MissingInputError, OutputExistsError, ResumeError
 
 
-def opened(path: Path, *, config: Config | None = None, resume: bool = False) -> RunFolder:
-    return RunFolder(path, verb="run", config=config or smoke(), argv=("--recipe", "smoke"), resume=resume)
+def opened(
+    path: Path,
+    *,
+    config: Config | None = None,
+    resume: bool = False,
+    facts: Facts | None = None,
+    verb: str = "run",
+) -> RunFolder:
+    return RunFolder(
+        path,
+        verb=verb,
+        config=config or smoke(),
+        argv=("--recipe", "smoke"),
+        resume=resume,
+        facts=facts or Facts(),
+    )
 
 
 def test_a_folder_tells_what_ran(tmp_path: Path) -> None:
-    with opened(tmp_path / "a") as folder:
+    with opened(tmp_path / "a", facts=Facts(data={"hash": "1"})) as folder:
         assert json.loads((folder.path / "manifest.json").read_text())["status"] == "running"
-        folder.record(data={"hash": "1"})
         folder.log("a line")
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert manifest["status"] == "finished"

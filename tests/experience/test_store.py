@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from halfstep.broker.engine import run_actions
-from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules, rules_hash
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.errors import MissingInputError, StoreDamagedError, StoreMismatchError
 from halfstep.experience.policy import NoisePolicy
-from halfstep.experience.research import ResearchReport, research
+from halfstep.experience.research import research
 from halfstep.experience.sampling import epoch_order, return_weights, usable_origins
 from halfstep.experience.settings import ResearchSettings
 from halfstep.experience.store import EpisodeStore, Group, StoreHeader
@@ -37,27 +36,18 @@ def header(table: MarketTable) -> StoreHeader:
     )
 
 
-def collect(folder: Path, table: MarketTable, **settings: object) -> tuple[EpisodeStore, ResearchReport]:
+def collect(folder: Path, table: MarketTable, **settings: object) -> EpisodeStore:
     store = EpisodeStore.create(folder, header(table))
-    report = research(
+    research(
         table=table, rules=RULES, policy=NoisePolicy(1.0), settings=ResearchSettings(**({"passes": 24, "group": 24, "scripted_share": 0.3} | settings)),  # type: ignore[arg-type]
         store=store, round_number=0, span=SPAN, seed=5,
     )  # fmt: skip
-    return store, report
+    return store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, table: MarketTable) -> EpisodeStore:
-    return collect(tmp_path_factory.mktemp("store"), table)[0]
-
-
-@pytest.mark.pitfall("U5")
-def test_every_decision_is_accounted_for(tmp_path: Path, table: MarketTable) -> None:
-    made, report = collect(tmp_path, table)
-    assert sum(report.outcomes.values()) == report.decisions == made.length.sum()
-    assert report.outcomes[Outcome.FILLED.name] > 100
-    assert 0.3 < report.in_position < 1
-    assert (report.histograms.sum(axis=1) == report.decisions).all()
+    return collect(tmp_path_factory.mktemp("store"), table)
 
 
 @pytest.mark.pitfall("R9")
@@ -76,7 +66,7 @@ def test_bytes_per_recorded_bar(store: EpisodeStore) -> None:
 def test_noise_does_not_depend_on_the_grouping(
     tmp_path: Path, table: MarketTable, store: EpisodeStore
 ) -> None:
-    other, _ = collect(tmp_path, table, group=7)
+    other = collect(tmp_path, table, group=7)
     assert len(list(tmp_path.glob("shard-*"))) == 4
     np.testing.assert_array_equal(other.column("action"), store.column("action"))
     np.testing.assert_array_equal(other.column("account"), store.column("account"))

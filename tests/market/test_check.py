@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from halfstep.errors import ConfigError, FormatError
 from halfstep.market.bars import Bars
 from halfstep.market.calendar import ServerZone, iso
 from halfstep.market.check import DataReport, Finding, check_bars
+from halfstep.market.ends import first_days
 from halfstep.market.grid import cut_percent, session_grid
 from halfstep.market.raw import ReadOptions
 from halfstep.market.read import default_bars, read_bars
@@ -334,3 +336,26 @@ def test_two_bars_a_century_apart_need_no_memory() -> None:
 def test_percentages_are_cut_not_rounded() -> None:
     assert cut_percent(99_999, 100_000) == 99.99
     assert cut_percent(0, 0) == 0.0
+
+
+def test_a_quiet_day_at_the_head_is_found() -> None:
+    """Three times an hour's range and 24 times its volume: a day; three times both: a busy hour."""
+    bars = random_bars(200, seed=5)
+    reach, volume = float(np.median((bars.high - bars.low)[10:])), float(np.median(bars.volume[10:]))
+    high, ticks = bars.high.copy(), bars.volume.copy()
+    high[:2] = bars.low[:2] + 3 * reach
+    ticks[:2] = 24 * volume, 3 * volume
+    assert first_days(high, bars.low, ticks).tolist() == [0]
+    assert first_days(high, bars.low, np.zeros(len(bars))).tolist() == []
+    high[1] = bars.low[1] + 7 * reach
+    assert first_days(high, bars.low, np.zeros(len(bars))).tolist() == [1]
+
+
+def test_rows_of_a_table_are_rows(tmp_path: Path) -> None:
+    bars = random_bars(50, seed=5)
+    path = tmp_path / "EURUSD_H1.parquet"
+    pl.DataFrame(
+        {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
+        | {"time": np.concatenate([bars.time[:20], bars.time[19:-1]])}
+    ).write_parquet(path)
+    assert "(row 21)" in finding(check_bars(path), "duplicate").text

@@ -131,3 +131,24 @@ def test_wrong_sizes_are_named() -> None:
         PolicyConfig(lot_cap=0.0)
     with pytest.raises(ValueError, match="reward: 0, must be at least 1"):
         CriticConfig(reward=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("order", ["attention_first", "feed_forward_first"])
+def test_folded_contexts_give_the_same_actions(name: str, order: str) -> None:
+    config = preset(name, lot_cap=0.5)
+    stack = replace(config.policy.stack, order=order)
+    actor = Actor(replace(config.policy, stack=stack), config.encoder.context_width).double()
+    with torch.no_grad():
+        for number, param in enumerate(actor.parameters()):
+            param.add_(0.3 * noise(*param.shape, seed=number).double())  # also biases, and the last layer
+    account, contexts = noise(6, 12).double(), noise(4, 9, config.encoder.context_width, seed=1).double()
+    drawn = noise(6, 6, seed=2).double()
+    with torch.no_grad():
+        folded = actor.fold(contexts)
+        for k in range(4):
+            plain = actor(account[None], actor.prepare(contexts[k : k + 1]), drawn[None]).action[0]
+            torch.testing.assert_close(
+                actor.act_folded(account, folded, k, drawn), plain, atol=1e-12, rtol=1e-9
+            )
+    assert not torch.allclose(actor.act_folded(account, folded, 0), actor.act_folded(account, folded, 1))

@@ -147,7 +147,7 @@ def test_every_kind_trains_and_resumes_to_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             train("b", batches)
     assert train("b") == unbroken
-    name = "encoder.safetensors"
+    name = "models/encoder.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

@@ -10,7 +10,7 @@ from halfstep.nn.build import build_encoder
 from halfstep.nn.normalise import InstanceStats
 from halfstep.nn.presets import preset
 from halfstep.progress import SILENT
-from halfstep.training import loop
+from halfstep.training import checkpoint
 from halfstep.training.encoder import (
     EncoderResult,
     evaluate,
@@ -81,8 +81,8 @@ def test_selection_never_reads_the_test_span(world: World, tmp_path: Path) -> No
     plain = train(world, tmp_path / "a")
     other = train(world, tmp_path / "b", data=replace(world.encoder_data, values=blind))
     assert plain.curve == other.curve
-    assert (tmp_path / "a" / "encoder.safetensors").read_bytes() == (
-        tmp_path / "b" / "encoder.safetensors"
+    assert (tmp_path / "a" / "models" / "encoder.safetensors").read_bytes() == (
+        tmp_path / "b" / "models" / "encoder.safetensors"
     ).read_bytes()
 
 
@@ -127,7 +127,7 @@ def test_interrupted_training_resumes_to_the_same_bytes(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = train(world, tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
 
     class Interrupting:
         """Stops the training after some batches, as a kill would."""
@@ -152,7 +152,7 @@ def test_interrupted_training_resumes_to_the_same_bytes(
     resumed = train(world, tmp_path / "b", progress=SILENT)
     assert resumed.curve == unbroken.curve
     assert resumed.updates == unbroken.updates
-    for name in ("encoder.safetensors", "encoder-metrics.jsonl"):
+    for name in ("models/encoder.safetensors", "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

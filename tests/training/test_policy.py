@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from halfstep.experience.policy import Policy
+from halfstep.experience.research import ResearchTask, play
 from halfstep.experience.rollout import trade
+from halfstep.experience.settings import ResearchSettings
 from halfstep.nn.build import build_actor
 from halfstep.nn.presets import preset
 from halfstep.training.policy import NeuralPolicy, weights_hash
@@ -35,6 +37,48 @@ def test_research_and_test_see_the_same_context(world: World) -> None:
 def test_contexts_are_found_by_bar(world: World) -> None:
     bars = np.array([world.contexts.first, world.contexts.first + 12])
     assert torch.equal(world.contexts.at(bars), world.contexts.rows[[0, 12]])
+
+
+def test_an_action_does_not_depend_on_the_paths_beside_it(world: World) -> None:
+    policy, random = policy_of(world), np.random.default_rng(0)
+    account = random.standard_normal((200, 12)).astype(np.float32)
+    noise = random.standard_normal((200, 6)).astype(np.float32)
+    chunk = policy.prepare(TEST[0], TEST[0] + 10)
+    whole = policy.act(account, chunk, 3, noise)
+    for first, last in ((0, 1), (5, 8), (17, 83), (60, 200)):
+        part = policy.act(account[first:last], chunk, 3, noise[first:last])
+        assert part.tobytes() == whole[first:last].tobytes()
+
+
+def test_the_policy_is_the_actor(world: World) -> None:
+    policy, random = policy_of(world), np.random.default_rng(1)
+    account = random.standard_normal((5, 12)).astype(np.float32)
+    noise = random.standard_normal((5, 6)).astype(np.float32)
+    actor = policy._actor
+    with torch.no_grad():
+        prepared = actor.prepare(world.contexts.at(np.array([TEST[0] + 3])))
+        drawn = actor(torch.from_numpy(account)[None], prepared, torch.from_numpy(noise)[None]).action[0]
+        still = actor(torch.from_numpy(account)[None], prepared).action[0]
+    chunk = policy.prepare(TEST[0], TEST[0] + 10)
+    np.testing.assert_allclose(policy.act(account, chunk, 3, noise), drawn, atol=1e-6)
+    np.testing.assert_allclose(policy.act(account, chunk, 3, None), still, atol=1e-6)
+
+
+def test_threads_and_grouping_leave_no_trace_in_episodes(world: World) -> None:
+    def episodes(threads: int, group: int) -> bytes:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        task = ResearchTask(
+            table=world.table, rules=RULES, policy=policy_of(world), round_number=0, span=(TEST[0] - 60, TEST[0]),
+            settings=ResearchSettings(passes=70, group=group), seed=1,
+        )  # fmt: skip
+        groups = [play(task, k)[0] for k in range(len(task.groups))]
+        torch.set_num_threads(before)
+        return b"".join(
+            np.concatenate([getattr(g, name) for g in groups]).tobytes() for name in ("account", "action")
+        )
+
+    assert episodes(1, 70) == episodes(2, 70) == episodes(1, 33)
 
 
 @pytest.mark.pitfall("R13", "U7")

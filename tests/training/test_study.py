@@ -1,210 +1,255 @@
-"""Training of critic and actor: targets by hand, who moves whom, what is copied, resuming."""
+"""Training of critic and actor: who moves whom, every target and objective, what is kept, resuming."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from halfstep.nn.build import build_actor, build_critic
-from halfstep.nn.gaussian import net_sides
+from halfstep.errors import DivergenceError
 from halfstep.nn.presets import preset
-from halfstep.training import loop
-from halfstep.training import study as module
+from halfstep.training import checkpoint
 from halfstep.training.loop import Learner
-from halfstep.training.settings import OptimizerSettings, StudySettings
-from halfstep.training.study import (
-    StudyResult,
-    account_vectors,
-    cloning_error,
-    learning_reward,
-    n_step_target,
-    study,
-)
+from halfstep.training.networks import Networks, build_networks
+from halfstep.training.samples import Batches
+from halfstep.training.settings import PUBLISHED_STUDY, OptimizerSettings, StudySettings
+from halfstep.training.study import StudyResult, Trainer, study
 
 from .conftest import World
 
-SETTINGS = StudySettings(updates=30, batch=32, eval_every=15)
+SETTINGS = StudySettings(updates=14, batch=32, eval_every=7)
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "published": dict(PUBLISHED_STUDY),
+    "bootstrap": {"bootstrap": True},
+    "td": {"target": "td"},
+    "return_to_go": {"target": "return_to_go"},
+    "awr": {"objective": "awr", "target": "value"},
+    "oracle": {"objective": "oracle"},
+}
 
 
-def run(world: World, folder: Path, settings: StudySettings = SETTINGS, seed: int = 1) -> StudyResult:
-    return study(
-        preset("tiny"), world.study_data, settings, optimizer="adam_mini",
-        optimizer_settings=OptimizerSettings(), seed=seed, folder=folder,
-    )  # fmt: skip
+def run(world: World, folder: Path, settings: StudySettings = SETTINGS, **changes: Any) -> StudyResult:
+    arguments = {"optimizer": "adam_mini", "optimizer_settings": OptimizerSettings(), "seed": 1} | changes
+    return study(preset("tiny"), world.study_data, settings, folder=folder, **arguments)
 
 
-@pytest.mark.pitfall("R3")
-def test_returns_by_hand() -> None:
-    reward = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1).repeat(1, 1, 3)
-    assert n_step_target(reward, 0.99)[0].tolist() == pytest.approx([5.9203] * 3)
-    assert n_step_target(reward[:, 1:], 0.99)[0, 0].item() == pytest.approx(4.97)
-    assert n_step_target(reward[:, :1], 0.99)[0, 0].item() == 1.0
+def trainer_of(world: World, settings: StudySettings = SETTINGS) -> tuple[Trainer, Networks]:
+    networks = build_networks(preset("tiny"), settings, seed=1)
+    batches = Batches(world.study_data, settings, 1)
+    return Trainer(networks, batches, settings, "adam_mini", OptimizerSettings(), 1), networks
 
 
-@pytest.mark.pitfall("R3")
-def test_delayed_outcome_reaches_its_action() -> None:
-    reward = torch.zeros(1, 24, 3)
-    reward[0, 10] = 1.0
-    assert n_step_target(reward, 0.99)[0, 0].item() == pytest.approx(0.904382, rel=1e-5)
-
-
-def test_equity_is_learnt_as_log_growth() -> None:
-    reward = np.array([[0.01, 0.01, -0.002], [-0.5, -2.0, 0.0]], np.float32)
-    learnt = learning_reward(reward)
-    assert learnt[0].tolist() == pytest.approx([0.01, np.log(1.01), -0.002])
-    assert learnt[1].tolist() == pytest.approx([-0.5, np.log(0.01), 0.0])  # bounded below
-    assert reward[1, 1] == -2.0  # the stored rewards are as they were
-
-
-def test_cloning_rules() -> None:
-    high = torch.tensor([0.5, 1, 1, 0.5, 1, 1])
-    action = torch.tensor([[0.5, 0.2, 0.3, 0.0, 0.9, 0.9], [0.0, 0.0, 0.0, 0.5, 0.1, 0.1]])
-    mean = torch.tensor([[0.25, 0.4, 0.3, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.5, 0.1, 0.1]])
-    # row 0 bought: volumes (0.5/0.5)^2 … ((0.25-0.5)/0.5)^2 = 0.25, TP 0.04, SL 0, sell volume 0; sell levels unknown
-    assert cloning_error(mean, action, high, torch.tensor([1.0, 0.0])).item() == pytest.approx(0.29 / 4)
-    # row 1 sold: the buy levels do not count
-    assert cloning_error(mean, action, high, torch.tensor([0.0, 1.0])).item() == pytest.approx(0.0)
-    assert cloning_error(mean, action, high, torch.zeros(2)).item() == 0.0  # no profitable episode
-
-
-def test_opposite_demonstrations_average_to_flat() -> None:
-    actor = build_actor(preset("tiny"), seed=0)
-    actions = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 1.0, 0, 0]])
-    raw = torch.zeros(6, requires_grad=True)
-    optimizer = torch.optim.Adam([raw], lr=0.05)
-    for _ in range(300):
-        optimizer.zero_grad()
-        squashed = (actor.head.high * raw.sigmoid()).expand(2, 6)
-        cloning_error(squashed, actions, actor.head.high, torch.ones(2)).backward()
-        optimizer.step()
-    output = actor.head(torch.cat([raw.detach(), torch.zeros(6)]).reshape(1, 1, 12), None)
-    assert net_sides(output.squashed)[..., [0, 3]].abs().max() < 0.01
-
-
-@contextmanager
-def one_update(world: World, settings: StudySettings = SETTINGS) -> Iterator[tuple[torch.nn.Module, ...]]:
-    """Yield networks before an update; the update is made when the block ends."""
-    config = preset("tiny")
-    actor, critic = build_actor(config, seed=1), build_critic(config, seed=2)
-    learners = {
-        "critic": Learner(critic, "adam_mini", OptimizerSettings(), 10),
-        "actor": Learner(actor, "adam_mini", OptimizerSettings(), 10),
-    }
-    yield actor, critic
-    batch = module._Batches(world.study_data, settings, 1).at(0)
-    module._update(batch, actor, critic, learners, settings, 1, 0)
-
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.pitfall("N6", "U12")
-def test_every_parameter_moves(world: World) -> None:
-    with one_update(world) as networks:
-        before = [[p.clone() for p in network.parameters()] for network in networks]
-    for network, old in zip(networks, before, strict=True):
-        names = [name for name, _ in network.named_parameters()]
-        still = [n for n, p, q in zip(names, network.parameters(), old, strict=True) if torch.equal(p, q)]
+def test_every_parameter_moves(world: World, kind: str) -> None:
+    trainer, networks = trainer_of(world, replace(SETTINGS, **KINDS[kind]))
+    before = {n: [p.clone() for p in m.parameters()] for n, m in networks.trained.items()}
+    copies = {n: [p.clone() for p in m.parameters()] for n, m in networks.copies.items()}
+    for number in range(2):
+        trainer.update(number)
+    assert set(before) == {"critics", "actor"} | ({"value"} if kind == "awr" else set())
+    for name, module in networks.trained.items():
+        names = [n for n, _ in module.named_parameters()]
+        still = [
+            n for n, p, q in zip(names, module.parameters(), before[name], strict=True) if torch.equal(p, q)
+        ]
         # a key's bias adds the same to all scores of a query: softmax gives it no gradient but rounding
-        assert [name for name in still if not name.endswith("k_proj.bias")] == []
+        assert [n for n in still if not n.endswith("k_proj.bias")] == [], name
+        rows = [
+            n for n, p, q in zip(names, module.parameters(), before[name], strict=True)
+            if p.dim() == 2 and bool((p == q).all(dim=1).any())
+        ]  # fmt: skip
+        assert rows == [], name
+    expected = {"td": {"actor", "critics"}, "bootstrap": {"actor", "critics"}, "awr": {"critics"}}
+    assert set(copies) == expected.get(kind, set())
+    for name, module in networks.copies.items():
+        moved = [not torch.equal(p, q) for p, q in zip(module.parameters(), copies[name], strict=True)]
+        assert any(moved)
 
 
-def test_actor_step_leaves_the_critic_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_actor_step_leaves_the_critic_alone(world: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     original = Learner.update
     seen: list[str] = []
+    trainer, networks = trainer_of(world, replace(SETTINGS, **KINDS[kind]))
 
     def watched(self: Learner, loss: torch.Tensor) -> float:
-        other = networks[1] if self.model is networks[0] else networks[0]
-        before = [p.clone() for p in other.parameters()]
+        others = [m for m in (*networks.trained.values(), *networks.copies.values()) if m is not self.model]
+        before = [[p.clone() for p in other.parameters()] for other in others]
         norm = original(self, loss)
-        assert all(torch.equal(p, q) for p, q in zip(other.parameters(), before, strict=True))
+        for other, old in zip(others, before, strict=True):
+            assert all(torch.equal(p, q) for p, q in zip(other.parameters(), old, strict=True))
         seen.append(type(self.model).__name__)
         return norm
 
     monkeypatch.setattr(Learner, "update", watched)
-    with one_update(world) as networks:
-        pass
-    assert seen == ["Critic", "Actor"]
-    assert all(p.requires_grad for p in networks[1].parameters())
+    trainer.update(0)
+    order = ["ValueNet", "Actor", "CriticEnsemble"] if kind == "awr" else ["CriticEnsemble", "Actor"]
+    assert seen == order
+    assert all(p.requires_grad for m in networks.trained.values() for p in m.parameters())
 
 
-@pytest.mark.pitfall("R11")
-def test_actor_is_pushed_at_zero_value(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guidance is linear in Q: with a critic that values buying at w, the buy volume rises, also where Q is 0."""
-    settings = replace(SETTINGS, cloning=0.0, kl=0.0)
-    config = preset("tiny")
-    actor = build_actor(config, seed=1)
-    learners = {"actor": Learner(actor, "sgd", OptimizerSettings(), 10)}
-    critic = build_critic(config, seed=2)
-
-    def value(account: torch.Tensor, action: torch.Tensor, _: object) -> torch.Tensor:
-        """Value each lot of a buy at 1, less what makes the value 0 where the actor stands."""
-        return (action[..., :1] - action[..., :1].detach() + 0 * critic.out.bias).expand(
-            *account.shape[:2], 3
-        )
-
-    monkeypatch.setattr(critic, "forward", value)
-    learners["critic"] = Learner(critic, "sgd", OptimizerSettings(), 10)
-    batch = module._Batches(world.study_data, settings, 1).at(0)
-    before = actor(batch.account, actor.prepare(batch.context)).squashed[..., 0].mean().item()
-    module._update(batch, actor, critic, learners, settings, 1, 0)
-    after = actor(batch.account, actor.prepare(batch.context)).squashed[..., 0].mean().item()
-    assert after > before
-
-
-def test_account_vectors_carry_the_hour_of_their_bar(world: World) -> None:
-    store = world.study_data.store
-    steps = store.gather(np.array([0, 0]), np.array([0, 5]))
-    vectors = account_vectors(steps, world.table.server_time, 1.0)
-    seconds = world.table.server_time[steps.bar]
-    assert vectors[:, 11].tolist() == pytest.approx(
-        np.sin(2 * np.pi * (seconds % 86_400) / 86_400).tolist(), abs=1e-6
+def test_copies_move_slowly(world: World) -> None:
+    trainer, networks = trainer_of(world, replace(SETTINGS, target="td", target_rate=0.25))
+    (name, before) = next(
+        (n, p.clone()) for n, p in networks.critics.named_parameters() if n.endswith("out.weight")
     )
+    trainer.update(0)
+    now = dict(networks.critics.named_parameters())[name]
+    copy = dict(networks.copies["critics"].named_parameters())[name]
+    torch.testing.assert_close(copy, before + 0.25 * (now - before))
 
 
-def test_batches_of_a_seed_hold_each_origin_once(world: World) -> None:
-    batches = module._Batches(world.study_data, SETTINGS, seed=4)
-    rows = np.concatenate([batches._uniform(k) for k in range(batches._per_epoch)])
-    assert len(np.unique(rows)) == len(rows) > 0.98 * len(batches._episode) - SETTINGS.batch
-    other = module._Batches(world.study_data, SETTINGS, seed=4)
-    assert torch.equal(batches.at(3).action, other.at(3).action)
-
-
-def test_weighted_batches_prefer_good_episodes(world: World) -> None:
-    settings = replace(SETTINGS, sampling="return_weighted", batch=2000)
-    batches = module._Batches(world.study_data, settings, seed=4)
-    drawn = np.bincount(batches._episode[batches._weighted(0)], minlength=len(batches._odds))
-    np.testing.assert_allclose(drawn / drawn.sum(), batches._odds, atol=0.04)
-    assert not np.array_equal(batches._weighted(0), batches._weighted(1))
-    assert np.array_equal(batches._weighted(1), batches._weighted(1))
-
-
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.pitfall("U17")
 def test_interrupted_study_resumes_to_the_same_bytes(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    unbroken = run(world, tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
-    original, made = module._update, [0]
+    settings = replace(SETTINGS, **KINDS[kind])
+    unbroken = run(world, tmp_path / "a", settings)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    original, made = Trainer.update, [0]
 
-    def interrupted(*arguments: object) -> dict[str, float]:
+    def interrupted(self: Trainer, number: int) -> dict[str, float]:
         made[0] += 1
-        if made[0] in (7, 18, 25):
+        if made[0] in (4, 9, 13):
             raise KeyboardInterrupt
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(self, number)
 
-    monkeypatch.setattr(module, "_update", interrupted)
+    monkeypatch.setattr(Trainer, "update", interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run(world, tmp_path / "b")
-    resumed = run(world, tmp_path / "b")
-    assert made[0] == 33  # thirty updates and three that did not happen: nothing was done twice
+            run(world, tmp_path / "b", settings)
+    resumed = run(world, tmp_path / "b", settings)
+    assert made[0] == 17  # fourteen updates and three that did not happen: nothing was done twice
     assert resumed.validation == unbroken.validation
-    for name in ("actor.safetensors", "critic.safetensors", "study-metrics.jsonl"):
+    assert resumed.warnings == unbroken.warnings
+    names = {path.name for path in (tmp_path / "a").glob("models/*.safetensors")}
+    assert {"actor.safetensors", "critic.safetensors"} <= names
+    assert ("critics.safetensors" in names) == (kind in ("td", "awr"))
+    assert ("value.safetensors" in names) == (kind == "awr")
+    for name in (*(f"models/{name}" for name in names), "metrics.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["default", "awr"])
+def test_a_round_goes_on_from_the_networks_of_the_one_before(world: World, tmp_path: Path, kind: str) -> None:
+    settings = replace(SETTINGS, updates=7, **KINDS[kind])
+    first = run(world, tmp_path / "a", settings)
+    still = run(
+        world, tmp_path / "b", replace(settings, updates=1), previous=tmp_path / "a",
+        optimizer_settings=OptimizerSettings(lr=1e-9),
+    )  # fmt: skip
+    for a, b in zip(first.actor.parameters(), still.actor.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert still.log_growth == pytest.approx(first.log_growth, abs=1e-6)
+    torch.testing.assert_close(still.critic.out.weight, first.critic.out.weight, rtol=0, atol=1e-6)
+
+
 def test_kept_weights_are_those_of_the_greatest_validation_growth(world: World, folder: Path) -> None:
-    result = run(world, folder, replace(SETTINGS, updates=45))
-    assert [point["update"] for point in result.validation] == [15, 30, 45]
+    result = run(world, folder, replace(SETTINGS, updates=21))
+    assert [point["update"] for point in result.validation] == [7, 14, 21]
     assert result.log_growth == max(point["log_growth"] for point in result.validation)
+
+
+def test_training_stops_when_validation_no_longer_improves(world: World, folder: Path) -> None:
+    # a learning rate of nearly nothing: no trade of the span is better than the first
+    result = run(
+        world, folder, replace(SETTINGS, updates=100, eval_every=5, patience=2),
+        optimizer_settings=OptimizerSettings(lr=1e-12),
+    )  # fmt: skip
+    assert result.updates == 15
+    assert [point["update"] for point in result.validation] == [5, 10, 15]
+
+
+@pytest.mark.pitfall("U12")
+def test_standing_still_is_reported(world: World, folder: Path) -> None:
+    result = run(
+        world,
+        folder,
+        replace(SETTINGS, updates=5, eval_every=5),
+        optimizer_settings=OptimizerSettings(lr=1e-30),
+    )
+    text = " ".join(result.warnings)
+    assert "actor: unchanged after training: embed.weight" in text
+    assert "critics: unchanged after training" in text
+    assert (
+        "the actor does the same on 100.0% of the validation bars: it buys 0.0-0.1 and sells 0.0-0.1" in text
+    )
+
+
+def test_a_healthy_study_warns_of_nothing_unmoved(world: World, folder: Path) -> None:
+    warnings = run(world, folder, replace(SETTINGS, updates=5, eval_every=5)).warnings
+    assert [w for w in warnings if "unchanged" in w or "no gradient" in w] == []
+
+
+@pytest.mark.pitfall("U12")
+def test_updates_without_a_gradient_are_counted(world: World, folder: Path) -> None:
+    nothing = replace(SETTINGS, updates=5, eval_every=5, cloning=0.0, guidance=0.0, kl=0.0)
+    assert "actor: 5 of 5 updates had no gradient" in run(world, folder, nothing).warnings
+
+
+@pytest.mark.pitfall("K7")
+def test_divergence_names_update_parameters_and_checkpoint(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    original = Trainer.update
+
+    def poisoned(self: Trainer, number: int) -> dict[str, float]:
+        if number == 3:
+            with torch.no_grad():
+                next(self._networks.critics.parameters())[0, 0] = float("nan")
+        return original(self, number)
+
+    monkeypatch.setattr(Trainer, "update", poisoned)
+    with pytest.raises(
+        DivergenceError, match=r"update 4: loss nan.*critics\.0\.embed.*newest good state is .*study"
+    ):
+        run(world, folder)
+
+
+@contextmanager
+def no_test_bars(world: World) -> Iterator[World]:
+    """Yield the world with every bar behind the validation span spoiled."""
+    stop = world.study_data.validation[1]
+    rows = world.contexts.rows.clone()
+    rows[stop - world.contexts.first :] = float("nan")
+    values = world.table.values.copy()
+    values[stop:] = float("nan")
+    contexts = replace(world.contexts, rows=rows)
+    yield replace(
+        world,
+        study_data=replace(world.study_data, contexts=contexts, table=replace(world.table, values=values)),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.pitfall("R12", "T4")
+def test_study_never_reads_the_test_span(world: World, tmp_path: Path, kind: str) -> None:
+    settings = replace(SETTINGS, updates=5, eval_every=5, **KINDS[kind])
+    plain = run(world, tmp_path / "a", settings)
+    with no_test_bars(world) as blind:
+        other = run(blind, tmp_path / "b", settings)
+    assert plain.validation == other.validation
+    for name in ("models/actor.safetensors", "models/critic.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_settings_that_contradict_each_other_are_named() -> None:
+    with pytest.raises(ValueError, match="bootstrap: true, but target is one_step"):
+        StudySettings(target="one_step", bootstrap=True)
+    with pytest.raises(ValueError, match="target: 'n_step', with objective 'awr'"):
+        StudySettings(objective="awr")
+    with pytest.raises(ValueError, match="target: 'value', with objective 'guided'"):
+        StudySettings(target="value")
+    with pytest.raises(ValueError, match=r"reward_weights: .* must not all be 0"):
+        StudySettings(reward_weights=(0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"expectile: 1.0, must lie between 0 and 1"):
+        StudySettings(expectile=1.0)
+    with pytest.raises(ValueError, match=r"kl: -1.0, must be 0 or more"):
+        StudySettings(kl=-1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from halfstep import files
-from halfstep.backtest import charts
+from halfstep.backtest import report_charts as charts
 from halfstep.backtest.metrics import Row
 
 
@@ -114,5 +114,5 @@ def write_report(data: ReportData, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.jinja").render(data=data, charts=charts.all_charts(data))
+    page = environment.get_template("old.html.jinja").render(data=data, charts=charts.all_charts(data))
     files.write_text(path, page)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 Z95 = 1.959963984540054
+SEEDS_FOR_A_VERDICT = 5
 
 
 def wilson_interval(won: int, n: int) -> tuple[float, float]:
@@ -71,7 +72,7 @@ class Comparison:
     """A paired comparison of one optimizer with another, over seeds.
 
     Attributes:
-        difference: mean of loss(X) - loss(reference).
+        difference: mean of figure(X) - figure(reference).
         interval: its 95 % t-interval.
         margin: half-width of the equivalence region.
         p: of two one-sided tests; below 0.05 the two are equivalent within the margin.
@@ -92,18 +93,25 @@ def compare_paired(
     reference: Float64[np.ndarray, " seed"],
     *,
     margin: float,
+    greater_is_better: bool = False,
 ) -> Comparison | None:
-    """Compare losses seed by seed; None for fewer than five seeds, which allow no verdict.
+    """Compare figures seed by seed; None for fewer than five seeds, which allow no verdict.
+
+    With d_s = figure(X) - figure(reference), SE = sd / sqrt(n) and the margin D, two one-sided t-tests with n - 1
+    degrees of freedom give p = max(P(T > (mean + D) / SE), P(T < (mean - D) / SE)); below 0.05 the two are
+    equivalent (Schuirmann 1987). ``better`` and ``worse`` are said where the 95 % interval of d excludes 0.
 
     Args:
-        margin: as a fraction of the reference's mean loss.
+        losses, reference: of the same seeds, in the same order.
+        margin: as a fraction of the size of the reference's mean.
+        greater_is_better: figures such as log growth, instead of losses.
     """
     n = len(losses)
-    if n < 5:
+    if n < SEEDS_FOR_A_VERDICT:
         return None
     d = losses - reference
     mean, error = float(d.mean()), float(d.std(ddof=1) / math.sqrt(n))
-    delta = margin * float(reference.mean())
+    delta = margin * abs(float(reference.mean()))
     if error == 0:
         p = 0.0 if abs(mean) < delta else 1.0
         half = 0.0
@@ -114,7 +122,8 @@ def compare_paired(
         half = student_t_quantile(0.975, n - 1) * error
     low, high = mean - half, mean + half
     shown = "shown" if p < 0.05 else "not shown"
-    verdict = f"; {'worse' if mean > 0 else 'better'}" if low > 0 or high < 0 else ""
+    is_better = (mean > 0) is greater_is_better
+    verdict = f"; {'better' if is_better else 'worse'}" if low > 0 or high < 0 else ""
     sentence = (
         f"{name} - {reference_name}: {mean:+.5f} (95 % {low:+.5f} … {high:+.5f}), {n} seeds; "
         f"within ±{100 * margin:g} % (±{delta:.5f}): {shown}, p = {p:.2g}{verdict}"

@@ -57,6 +57,24 @@ class DealLog:
         return self.records[account, :count]
 
 
+def results_by_side(log: DealLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return trades and results of the long and of the short side, ``(2,)`` each, over all accounts of a log.
+
+    result = sum of profit + swap - commission of all deals of the side, account currency.
+
+    Raises:
+        HalfstepError: the log has no room for some of the deals.
+    """
+    for account in np.flatnonzero(log.counts > log.records.shape[1])[:1]:
+        log.of(int(account))
+    used = np.arange(log.records.shape[1]) < log.counts[:, None]
+    is_short = (log.records[..., c.D_SIDE][used] < 0).astype(np.int64)
+    profit, swap, fee = (log.records[..., column][used] for column in (c.D_PROFIT, c.D_SWAP, c.D_COMMISSION))
+    trades = np.bincount(is_short, log.records[..., c.D_IS_OUT][used], minlength=2)
+    results = np.bincount(is_short, profit + swap - fee, minlength=2)
+    return trades.astype(np.int64), np.asarray(results, np.float64)
+
+
 def deals_frame(
     log: DealLog,
     table: "MarketTable",

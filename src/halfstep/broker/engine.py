@@ -276,9 +276,13 @@ class BatchedAccounts:
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """Return what a network reads of each account, ``(accounts, 12)``: `halfstep.market.state.account_vector`."""
+        return self.observe()[1]
+
+    def observe(self) -> tuple[Money, npt.NDArray[np.float32]]:
+        """Return `numbers` and `vectors` from one pass over the accounts."""
         numbers, vectors = np.empty((self.n, 8)), np.empty((self.n, _observe.VECTOR_SIZE), np.float32)
         self.engine.observe(self.state, numbers, vectors)
-        return vectors
+        return numbers, vectors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

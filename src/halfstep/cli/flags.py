@@ -7,19 +7,33 @@ folder's own configuration is the base.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
+from pydantic import TypeAdapter
 
-from halfstep.cli.run_folder import RunFolder
+from halfstep.cli.inputs import NoInputs
+from halfstep.cli.run_folder import Facts, RunFolder
 from halfstep.config.load import merged, read_toml
 from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 
 Flags = TypeVar("Flags")
+Inputs = TypeVar("Inputs", bound=NoInputs)
 ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
+MARKET_TABLES = ("data", "split", "instrument", "broker")
+JOBS_SHORT = MappingProxyType({"--jobs": "--run.jobs"})
+COMPARE_SHORT = MappingProxyType(
+    {
+        f"--{name}": f"--compare.{name}"
+        for name in ("scope", "sweep", "few-seeds", "seeds", "optimizers", "code")
+    }
+    | JOBS_SHORT
+)
+"""Short names of flags, by the verb that has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +75,29 @@ class PartitionFlags:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What the command line asks for: the program's own flags and the resolved configuration."""
+class ExportFlags:
+    """Flags of ``halfstep export``."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or of a study."""
+    what: Literal["onnx", "safetensors"] = "onnx"
+    """One ONNX file with a test vector and an expert advisor's source for MetaTrader 5; or the weights as they are."""
+    arm: str | None = None
+    """Which policy of a run, such as adam_mini-s3. Default: the one with the greatest log growth on validation."""
+    out: Path | None = None
+    """Folder for the files. Default: export/ in the run's folder."""
+    name: str | None = None
+    """Name of the files, letters, digits and underscores. Default: from the folder's name."""
+    json: bool = False
+    """Print what was written and checked as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[Inputs]):
+    """What the command line asks for: flags of every program, the program's own inputs, the resolved configuration."""
 
     flags: ProgramFlags
+    inputs: Inputs
     config: Config
     argv: tuple[str, ...]
 
@@ -73,31 +106,51 @@ class Request:
         """Whether an interrupted run is to be continued."""
         return self.flags.resume is not None
 
-    def folder(self, verb: str) -> RunFolder:
+    def folder(self, verb: str, facts: Facts) -> RunFolder:
         """Open the folder of the run that was asked for."""
         path = self.flags.resume or self.flags.out or RunFolder.name_for(verb, self.config)
-        return RunFolder(path, verb=verb, config=self.config, argv=self.argv, resume=self.is_resumed)
+        given = TypeAdapter(type(self.inputs)).dump_python(self.inputs, mode="json")
+        return RunFolder(
+            path, verb=verb, config=self.config, argv=self.argv, resume=self.is_resumed,
+            facts=replace(facts, inputs=given),
+        )  # fmt: skip
 
 
-def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[str] = ALL_TABLES) -> Request:
-    """Resolve the configuration of one command line; prints help or a usage error and exits where tyro would."""
-    base = _base(argv)
+def parse(
+    verb: str,
+    description: str,
+    argv: Sequence[str],
+    inputs: type[Inputs],
+    *,
+    tables: Sequence[str] = ALL_TABLES,
+    short: Mapping[str, str] = JOBS_SHORT,
+) -> Request[Inputs]:
+    """Resolve one command line; prints help or a usage error and exits where tyro would.
+
+    Args:
+        inputs: dataclass of the program's own inputs; paths in it are made absolute.
+        tables: tables of the configuration whose settings are flags; the others come from recipe and file.
+        short: short names of flags.
+    """
+    argv = [_written_out(word, short) for word in argv]
+    known = _known_early(argv)
+    base = _base(known)
+    own = _inputs_of(known.resume, inputs)
     tables_shown = [(name, type(getattr(base, name)), field(default=getattr(base, name))) for name in tables]
     shown = make_dataclass(
         "Flags",
         [
+            *(
+                [("inputs", Annotated[inputs, tyro.conf.arg(name="")], field(default=own))]
+                if fields(own)
+                else []
+            ),
             ("program", Annotated[ProgramFlags, tyro.conf.arg(name="")], field(default=ProgramFlags())),
             *tables_shown,
         ],
         frozen=True,
     )
-    given: Any = tyro.cli(
-        shown,
-        prog=f"halfstep {verb}",
-        description=description,
-        args=list(argv),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    given: Any = parse_plain(verb, description, argv, shown)
     changes: dict[str, Mapping[str, Any]] = {
         name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))}
         for name in tables
@@ -106,7 +159,10 @@ def parse(verb: str, description: str, argv: Sequence[str], *, tables: Sequence[
         changes["data"] = {**changes["data"], "bars": given.program.bars, "made_up": 0}
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
-    return Request(flags=given.program, config=merged(base, changes, source="command line"), argv=tuple(argv))
+    return Request(
+        flags=given.program, inputs=_absolute(getattr(given, "inputs", own)),
+        config=merged(base, changes, source="command line"), argv=tuple(argv),
+    )  # fmt: skip
 
 
 def parse_plain(verb: str, description: str, argv: Sequence[str], flags: type[Flags]) -> Flags:
@@ -120,22 +176,51 @@ def parse_plain(verb: str, description: str, argv: Sequence[str], flags: type[Fl
     )
 
 
-def _base(argv: Sequence[str]) -> Config:
-    """Return what the flags are laid over: the folder's configuration, or recipe and file."""
+def _known_early(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the flags that decide what all others are laid over."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--recipe", default="quick")
     early.add_argument("--config", type=Path)
     early.add_argument("--resume", type=Path)
     try:
-        known, _ = early.parse_known_args(list(argv))
+        return early.parse_known_args(list(argv))[0]
     except (argparse.ArgumentError, SystemExit):
-        return RECIPES["quick"]()  # tyro will say what is wrong
+        return early.parse_args([])  # tyro will say what is wrong
+
+
+def _written_out(word: str, short: Mapping[str, str]) -> str:
+    """Return a word of the command line with the long name of its flag: ``--jobs=2`` is ``--run.jobs=2``."""
+    name, sign, value = word.partition("=")
+    return short.get(name, name) + sign + value
+
+
+def _base(known: argparse.Namespace) -> Config:
+    """Return what the flags are laid over: the folder's configuration, or recipe and file."""
     if known.resume is not None:
         return RunFolder.config_of(known.resume)
     recipe = RECIPES.get(known.recipe, RECIPES["quick"])()
     return (
         recipe if known.config is None else merged(recipe, read_toml(known.config), source=str(known.config))
     )
+
+
+def _inputs_of(resumed: Path | None, inputs: type[Inputs]) -> Inputs:
+    """Return a program's inputs before the command line: none, or those of the run that is continued."""
+    if resumed is None:
+        return inputs()
+    found: Inputs = TypeAdapter(inputs).validate_python(RunFolder.inputs_of(resumed))
+    return found
+
+
+def _absolute(inputs: Inputs) -> Inputs:
+    """Return inputs whose paths hold also from another folder."""
+
+    def fixed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(fixed(each) for each in value)
+        return value.absolute() if isinstance(value, Path) else value
+
+    return replace(inputs, **{name: fixed(value) for name, value in asdict(inputs).items()})
 
 
 def _keys(settings: Any) -> list[str]:

@@ -38,12 +38,26 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb(
+        "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
+    ),
+    Verb(
+        "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
+    ),
+    Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
+    Verb(
+        "test",
+        "Trade the test span once with each trained model, and say what the seeds give together.",
+        "test",
+    ),
+    Verb(
         "partition", "Show how Adam-mini cuts a model into blocks, and the bytes that it saves.", "partition"
     ),
     Verb("show-config", "Print the resolved configuration as TOML.", "show_config"),
     Verb("data", "Import files of bars as checked Parquet, or check one: data import, data check.", "data"),
     Verb("lookahead", "Prove that features, and a policy, do not depend on the future.", "lookahead"),
     Verb("warmup", "Measure how much history each feature needs.", "warmup"),
+    Verb("export", "Write a policy as one ONNX file for MetaTrader 5, checked against torch.", "export"),
     Verb(
         "doctor", "Say what is installed, which kernels and threads there are, and what is missing.", "doctor"
     ),

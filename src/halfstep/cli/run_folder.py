@@ -3,6 +3,7 @@
 config.toml      the resolved configuration, every value
 manifest.json    verb, command line, status, versions, seeds, data
 metrics.jsonl    one line per epoch, evaluation or round of trajectories; metrics.json: the final summary
+models/          networks; checkpoints/: the newest state of a training; report/, tables/, episodes/
 log.txt          when each piece of work ended, the printed tables, the traceback of an error
 lock             the process that works here now
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +29,22 @@ from halfstep.config.tables import Config
 from halfstep.errors import MissingInputError, OutputExistsError, ResumeError
 
 PACKAGES = ("torch", "numpy", "numba", "polars", "gymnasium", "safetensors")
+DATA_FACTS = ("hash", "feature_set")  # what a continuation must find again; a file may have moved
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a run was made of, besides its configuration.
+
+    Attributes:
+        data: what identifies the bars: path, SHA-256, hash, feature set, ...
+        parents: folders and files of earlier programs: ``path`` and ``sha256`` by name.
+        inputs: the program's own inputs as they were given.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -38,13 +56,17 @@ class RunFolder:
         config: the resolved configuration.
         argv: the command line, for the manifest.
         resume: continue what stands there; without it a folder that holds anything is refused.
+        facts: the data and the earlier results that are read.
 
     Raises:
         OutputExistsError: the folder is not empty and ``resume`` is False.
-        ResumeError: another process works in the folder, or the configuration or version differs.
+        ResumeError: another process works in the folder, or the program, configuration, data, earlier results or
+            versions differ; the message lists all that do.
     """
 
-    def __init__(self, path: Path, *, verb: str, config: Config, argv: Sequence[str], resume: bool) -> None:
+    def __init__(
+        self, path: Path, *, verb: str, config: Config, argv: Sequence[str], resume: bool, facts: Facts
+    ) -> None:
         self.path, self.verb, self.config = path, verb, config
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
@@ -55,7 +77,11 @@ class RunFolder:
         self._lock()
         files.remove_stale_temporaries(path)
         if resume:
-            self._check_same(config)
+            try:
+                self._check_same(config, facts)
+            except BaseException:
+                self._unlock()
+                raise
         self._manifest: dict[str, Any] = {
             "verb": verb,
             "argv": list(argv),
@@ -63,6 +89,9 @@ class RunFolder:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": digest(config),
             "versions": versions(),
+            "data": dict(facts.data),
+            "parents": {name: dict(parent) for name, parent in facts.parents.items()},
+            "inputs": dict(facts.inputs),
         }
         files.write_text(path / "config.toml", to_toml(config))
         self._write_manifest()
@@ -81,10 +110,13 @@ class RunFolder:
             )
         return validated(read_toml(path / "config.toml"), source=str(path / "config.toml"))
 
-    def record(self, **facts: Any) -> None:
-        """Add facts to the manifest, for example ``data={...}``."""
-        self._manifest.update(facts)
-        self._write_manifest()
+    @classmethod
+    def inputs_of(cls, path: Path) -> dict[str, Any]:
+        """Return the inputs a folder's program was given."""
+        manifest = path / "manifest.json"
+        found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+        inputs: dict[str, Any] = found.get("inputs", {})
+        return inputs
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the final summary; clock values belong under the key ``clock``."""
@@ -102,44 +134,79 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
-        self.record(status=status)
+        self._manifest["status"] = status
+        self._write_manifest()
         if error is not None:
             self.log("".join(traceback.format_exception(error)))
             error.add_note(str(self.path))  # where `halfstep.cli.main` says the work is kept
-        (self.path / "lock").unlink(missing_ok=True)
+        self._unlock()
 
     def _write_manifest(self) -> None:
         files.write_json(self.path / "manifest.json", self._manifest)
 
     def _lock(self) -> None:
+        """Take the folder: the lock appears whole, with this process in it, or not at all."""
         lock = self.path / "lock"
+        own = self.path / f".lock.{os.getpid()}{files.TEMPORARY_SUFFIX}"
+        own.write_text(str(os.getpid()))
+        try:
+            while True:
+                try:
+                    os.link(own, lock)
+                except FileExistsError:
+                    self._remove_dead(lock)
+                else:
+                    return
+        finally:
+            own.unlink(missing_ok=True)
+
+    def _remove_dead(self, lock: Path) -> None:
+        """Remove the lock of a process that is gone.
+
+        Raises:
+            ResumeError: it is alive.
+        """
         try:
             holder = int(lock.read_text())
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return
+        except ValueError:
             holder = 0
-        if holder and holder != os.getpid() and files.is_alive(holder):
+        if holder and files.is_alive(holder):
             raise ResumeError(
-                f"{self.path}: process {holder} works in this folder. Wait for it, or choose another with --out."
+                f"{self.path}: process {holder} works in this folder. Wait for it, choose another folder with --out, "
+                f"or, if that process is something else, delete {lock}."
             )
-        files.write_text(lock, str(os.getpid()))
+        lock.unlink(missing_ok=True)
 
-    def _check_same(self, config: Config) -> None:
+    def _unlock(self) -> None:
+        (self.path / "lock").unlink(missing_ok=True)
+
+    def _check_same(self, config: Config, facts: Facts) -> None:
         if not (self.path / "manifest.json").is_file():
             return  # killed before its first write: nothing to continue, nothing to contradict
         before = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        lines = (
-            differences(self.config_of(self.path), config) if (self.path / "config.toml").is_file() else []
-        )
-        now = versions()
-        lines += [
-            f"{name}: {was} became {now[name]}"
-            for name, was in before["versions"].items()
-            if name in (*PACKAGES, "halfstep", "python") and was != now[name]
+        pairs: list[tuple[str, Any, Any]] = [("program", before["verb"], self.verb)]
+        pairs += [(f"data.{key}", before["data"].get(key), facts.data.get(key)) for key in DATA_FACTS]
+        pairs += [
+            (name, _hash_of(before["parents"], name), _hash_of(facts.parents, name))
+            for name in sorted({*before["parents"], *facts.parents})
         ]
+        now = versions()
+        pairs += [
+            (name, before["versions"].get(name), now[name]) for name in ("halfstep", "python", *PACKAGES)
+        ]
+        has_config = (self.path / "config.toml").is_file()
+        lines = differences(self.config_of(self.path), config) if has_config else []
+        lines += [f"{name}: {was} became {new}" for name, was, new in pairs if was != new]
         if lines:
             raise ResumeError(
                 f"{self.path} cannot be continued: {'; '.join(lines)}. Start a new run, or go back to what it was."
             )
+
+
+def _hash_of(parents: Mapping[str, Mapping[str, str]], name: str) -> str:
+    return parents[name]["sha256"][:16] if name in parents else "nothing"
 
 
 def _is_result(entry: Path) -> bool:

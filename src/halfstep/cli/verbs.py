@@ -5,36 +5,73 @@ import sys
 from collections.abc import Sequence
 
 from halfstep.cli import flags
-from halfstep.cli.console import console, progress_for
+from halfstep.cli.console import console
+from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
 from halfstep.config.load import to_toml
 from halfstep.errors import ConfigError
 
 
 def run(description: str, argv: Sequence[str]) -> int:
     """Bars to report."""
-    request = flags.parse("run", description, argv)
-    if request.flags.dry_run:
-        sys.stdout.write(to_toml(request.config))
-        return 0
-    from halfstep.cli.programs.market import load_market  # heavy: torch, numba, polars
-    from halfstep.cli.programs.run import print_summary, printed, run_all
+    request = flags.parse("run", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.run import PROGRAM
 
-    screen = console()
-    market = load_market(request.config)  # before the folder: wrong input leaves nothing behind
-    with request.folder("run") as folder:
-        screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
-        data, metrics = run_all(request.config, folder, market, progress_for(screen, folder.log))
-        print_summary(data, screen)
-        folder.log(printed(data))
-        if request.flags.json:
-            sys.stdout.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-        screen.print(f"Report: {(folder.path / 'report' / 'report.html').absolute()}", soft_wrap=True)
-    return 0
+    return run_program(PROGRAM, request)
+
+
+def study_encoder(description: str, argv: Sequence[str]) -> int:
+    """Bars to an encoder."""
+    tables = (*flags.MARKET_TABLES, "model", "optim", "study_encoder", "run")
+    request = flags.parse("study-encoder", description, argv, NoInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.study_encoder import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def research(description: str, argv: Sequence[str]) -> int:
+    """Bars, and an actor if there is one, to trajectories."""
+    tables = (*flags.MARKET_TABLES, "model", "research", "run")
+    request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def study(description: str, argv: Sequence[str]) -> int:
+    """Trajectories and an encoder to a critic and an actor."""
+    tables = (*flags.MARKET_TABLES, "model", "optim", "study", "run")
+    request = flags.parse("study", description, argv, StudyInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.study import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def test(description: str, argv: Sequence[str]) -> int:
+    """Trained models to what they earn on unseen bars."""
+    tables = (*flags.MARKET_TABLES, "model", "test", "run")
+    request = flags.parse("test", description, argv, TestInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.test import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def compare(description: str, argv: Sequence[str]) -> int:
+    """Optimizers on the same work."""
+    request = flags.parse("compare", description, argv, CompareInputs, short=flags.COMPARE_SHORT)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.compare import PROGRAM
+
+    return run_program(PROGRAM, request)
 
 
 def show_config(description: str, argv: Sequence[str]) -> int:
     """Print the resolved configuration."""
-    sys.stdout.write(to_toml(flags.parse("show-config", description, argv).config))
+    sys.stdout.write(to_toml(flags.parse("show-config", description, argv, NoInputs).config))
     return 0
 
 
@@ -89,4 +126,14 @@ def partition(description: str, argv: Sequence[str]) -> int:
     found = describe(request)
     text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
     sys.stdout.write(text + "\n")
+    return 0
+
+
+def export(description: str, argv: Sequence[str]) -> int:
+    """Write a policy for MetaTrader 5 or other programs."""
+    request = flags.parse_plain("export", description, argv, flags.ExportFlags)
+    from halfstep.cli.programs.export import export as write  # heavy: torch, onnx
+
+    written = write(request)
+    sys.stdout.write((json.dumps(written.as_json(), indent=2) if request.json else written.lines()) + "\n")
     return 0

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError, MissingInputError
 
+FREE = (("run", "jobs"), ("run", "threads"))
+"""Settings that a continued run may change: they say how the work is shared out."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file."""
@@ -81,7 +84,7 @@ def differences(a: Config, b: Config) -> list[str]:
         if not isinstance(left[table], dict):
             continue
         for key, value in left[table].items():
-            if value != right[table][key] and (table, key) != ("run", "jobs"):
+            if value != right[table][key] and (table, key) not in FREE:
                 lines.append(f"{table}.{key}: {value!r} became {right[table][key]!r}")
     return lines
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
+from halfstep.training.settings import PUBLISHED_STUDY
 
 
 def smoke() -> Config:
@@ -18,7 +19,12 @@ def smoke() -> Config:
             "study_encoder": {"epochs": 2, "patience": 2},
             "study": {"updates": 50, "eval_every": 25},
             "test": {"random_runs": 100, "bootstrap_draws": 500},
-            "compare": {"optimizers": ("adamw", "adam_mini"), "seeds": 2, "timing_rounds": 5},
+            "compare": {
+                "optimizers": ("adamw", "adam_mini"),
+                "seeds": 2,
+                "few_seeds": True,
+                "timing_rounds": 5,
+            },
             "run": {"rounds": 1},
         },
         source="recipe smoke",
@@ -41,13 +47,13 @@ def quick() -> Config:
 
 
 def reference() -> Config:
-    """About an hour: more trajectories, longer training, ten seeds."""
+    """About an hour: more trajectories, longer training, ten seeds; the series' algorithm without its defects."""
     return merged(
         Config(recipe="reference"),
         {
             "research": {"passes": 250, "group": 250},
             "study_encoder": {"epochs": 40, "patience": 5},
-            "study": {"updates": 5000, "eval_every": 500},
+            "study": {**PUBLISHED_STUDY, "updates": 5000, "eval_every": 500},
             "compare": {"seeds": 10},
             "run": {"rounds": 4},
         },

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from halfstep.backtest.statistics import SEEDS_FOR_A_VERDICT
 from halfstep.broker.rules import AccountRules
 from halfstep.experience.settings import ResearchSettings
 from halfstep.training.settings import EncoderTraining, OptimizerSettings, StudySettings
@@ -19,6 +20,9 @@ class DataSettings:
     bars: Path | None = None
     """File of bars: MetaTrader export, any known CSV or Parquet. Default: the EURUSD hours of 2017 that come with
     the installation."""
+    detail: Path | None = None
+    """File of finer bars of the same symbol, such as M1 or M15 inside H1: they decide the order of stop and target
+    where broker.intrabar is m1, and in the report's sensitivity."""
     made_up: int = 0
     """Use this many made-up hourly bars instead of a file; for tests of the machinery, never for results."""
     symbol: str | None = None
@@ -38,6 +42,8 @@ class DataSettings:
             raise ValueError(f"made_up: {self.made_up}, must be 0 or more bars. Leave it out to read a file.")
         if self.made_up and self.bars is not None:
             raise ValueError(f"made_up: {self.made_up}, but bars names {self.bars}. Give one of the two.")
+        if self.detail is not None and self.bars is None:
+            raise ValueError(f"detail: {self.detail}, but no bars. Name both files.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +109,17 @@ class CompareSettings:
 
     optimizers: tuple[str, ...] = ("sgd", "adamw", "adam_mini")
     """Optimizers to compare; adamw must be among them, the others are paired with it seed by seed."""
+    scope: Literal["encoder", "chain"] = "chain"
+    """What each arm does: the encoder alone, or encoder, critic, actor and the test on one frozen store."""
     seeds: int = 5
-    """Seeds 1 ... n for each optimizer. Fewer than 5 give no verdict."""
+    """Seeds 1 ... n for each optimizer; fewer than 5 need few_seeds."""
+    few_seeds: bool = False
+    """Go on with fewer than 5 seeds; then no verdict is given."""
+    sweep: bool = False
+    """Choose the learning rates of AdamW and SGD first, by validation loss of the encoder on a seed of its own; the
+    other optimizers take AdamW's."""
+    code: tuple[Path, ...] = ()
+    """Python files that each process runs first: they call register_optimizer for optimizers of your own."""
     margin: float = 0.01
     """Equivalence margin, as a fraction of AdamW's mean validation loss."""
     headline: str = "adam_mini"
@@ -121,6 +136,13 @@ class CompareSettings:
             raise ValueError(f"headline: {self.headline!r}, must be one of {self.optimizers}.")
         if self.seeds < 1:
             raise ValueError(f"seeds: {self.seeds}, must be at least 1.")
+        if self.seeds < SEEDS_FOR_A_VERDICT and not self.few_seeds:
+            raise ValueError(
+                f"seeds: {self.seeds}, must be at least {SEEDS_FOR_A_VERDICT} for a verdict. "
+                "Add --compare.few-seeds to go on without one."
+            )
+        if len(set(self.optimizers)) < len(self.optimizers):
+            raise ValueError(f"optimizers: {self.optimizers}, must differ from each other.")
         if not 0 < self.margin < 1:
             raise ValueError(f"margin: {self.margin}, must lie between 0 and 1.")
 
@@ -130,7 +152,9 @@ class RunSettings:
     """The whole chain."""
 
     seed: int = 1
-    """Root seed of the shared part: pilot models and collected trajectories."""
+    """Root seed of every use of randomness; `run` and `compare` give each arm its own."""
+    optimizer: str = "adam_mini"
+    """Optimizer of what is trained once: study-encoder, study and the pilot of `run`."""
     rounds: int = 2
     """Rounds of collecting trajectories; from the second on, the pilot actor takes part."""
     threads: int = 1

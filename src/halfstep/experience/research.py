@@ -1,42 +1,99 @@
-"""Collecting trajectories: many passes over the training span in lockstep, each with its own exploration."""
+"""Collecting trajectories: many passes over the training span in lockstep, each with its own exploration.
 
+A *pass* is one account over the span; a *group* is as many passes as move together and are written as one shard. All
+paths of a group stand at the same bar, so what a policy computes of the bar alone is computed once for all of them.
+"""
+
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from halfstep.broker.engine import RUNNING, TERMINATED, BatchedAccounts
-from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
-from halfstep.experience.policy import SCRIPTS, NoisePolicy, Policy, scripted_actions
+from halfstep.errors import CoverageError
+from halfstep.experience.exploration import Explorers
+from halfstep.experience.policy import NoisePolicy, Policy
+from halfstep.experience.record import Recorder
 from halfstep.experience.seeds import generator
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import ACCOUNT_SIZE, SOURCES, EpisodeStore, Group
-from halfstep.market.state import account_vector, time_harmonics
+from halfstep.experience.store import SOURCES, EpisodeStore, Group
+from halfstep.experience.tally import Tally
 from halfstep.progress import SILENT, Progress
 
 CHUNK = 256  # bars for which a policy prepares at once
-DEGENERATE_SHARE = 0.99
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ResearchTask:
+    """Everything that decides the episodes of a round.
+
+    Attributes:
+        table, rules: the market and the accounts.
+        policy: what acts, besides noise and scripts.
+        settings: how many passes, how they differ.
+        round_number, seed: with the number of a pass they name its random numbers.
+        span: decisions are made at the close of bars ``span[0]`` to ``span[1] - 2``; the last bar executes the last.
+    """
+
+    table: MarketTable
+    rules: AccountRules
+    policy: Policy
+    settings: ResearchSettings
+    round_number: int
+    span: tuple[int, int]
+    seed: int
+
+    def __post_init__(self) -> None:
+        available = self.span[1] - self.span[0] - 1
+        if self.steps < 1 or self.steps > available:
+            raise CoverageError(
+                f"research.length: {self.steps} decisions asked of a span with room for {available}",
+                hint="Lower research.length, or give more bars.",
+            )
+
+    @property
+    def steps(self) -> int:
+        """Decisions of a pass that is not ruined."""
+        return self.settings.length or self.span[1] - self.span[0] - 1
+
+    @property
+    def groups(self) -> list[range]:
+        """Passes of each group."""
+        n, size = self.settings.passes, self.settings.group
+        return [range(begin, min(begin + size, n)) for begin in range(0, n, size)]
+
+    def shard(self, number: int) -> str:
+        """Return the name of a group's shard."""
+        return f"r{self.round_number}-g{number}"
+
+    def first_bar(self, number: int) -> int:
+        """Return the bar of the first decision of a group."""
+        if self.settings.start == "first":
+            return self.span[0]
+        stream = generator(self.seed, "first bar", self.round_number, number)
+        return int(stream.integers(self.span[0], self.span[1] - self.steps))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResearchReport:
-    """What a store holds after a round of trajectories.
+    """A round of trajectories.
 
     Attributes:
-        decisions: steps in the store.
-        outcomes: count of each outcome by name; they add up to ``decisions``.
-        in_position: share of steps after which a position was held.
-        histograms: ten bins of each action element, ``(6, 10)``.
-        warnings: sentences about degenerate behaviour.
+        tally: what its passes did.
+        seconds: time that collecting took; 0 where every group stood in the store already.
+        collected: decisions made in that time.
     """
 
-    decisions: int
-    outcomes: dict[str, int]
-    in_position: float
-    histograms: npt.NDArray[np.int64]
-    warnings: tuple[str, ...]
+    tally: Tally
+    seconds: float
+    collected: int
+
+    @property
+    def rate(self) -> float:
+        """Decisions per second."""
+        return self.collected / self.seconds if self.seconds else 0.0
 
 
 def research(
@@ -51,127 +108,81 @@ def research(
     seed: int,
     progress: Progress = SILENT,
 ) -> ResearchReport:
-    """Collect one round of trajectories; finished shards of an interrupted round are kept.
-
-    The noise and script of a pass depend on (seed, round, pass) only, not on the grouping.
+    """Collect one round of trajectories, group by group; finished shards of an interrupted round are kept.
 
     Args:
-        span: decisions are made at the close of bars ``span[0]`` to ``span[1] - 2``; the last bar executes the last.
+        table, rules, policy, settings, round_number, span, seed: see `ResearchTask`.
+        store: takes the episodes.
     """
-    progress.start(f"research round {round_number}", settings.passes * (span[1] - span[0] - 1), "decisions")
-    for number, begin in enumerate(range(0, settings.passes, settings.group)):
-        passes = range(begin, min(begin + settings.group, settings.passes))
-        name = f"r{round_number}-g{number}"
-        if store.finished(name):
-            progress.advance(len(passes) * (span[1] - span[0] - 1))
-            continue
-        group = _play(table, rules, policy, settings, passes, round_number, span, seed, progress)
-        store.write(name, group)
-    progress.finish()
-    return describe(EpisodeStore(store.folder, store.header, rounds=round_number + 1), rules.lot_cap)
-
-
-def describe(store: EpisodeStore, lot_cap: float) -> ResearchReport:
-    """Count what the episodes of a store hold."""
-    mark, action = store.column("mark"), np.asarray(store.column("action"), np.float64)
-    outcomes = np.bincount(np.asarray(mark) & 7, minlength=len(Outcome))
-    bounds = np.array([lot_cap, 1, 1, lot_cap, 1, 1])
-    bins = np.clip((action / bounds * 10).astype(int), 0, 9)
-    histograms = np.stack([np.bincount(bins[:, k], minlength=10) for k in range(action.shape[1])])
-    held = float(((action[:, 0] > 0) | (action[:, 3] > 0)).mean()) if len(action) else 0.0
-    counts = {outcome.name: int(outcomes[outcome]) for outcome in Outcome}
-    decisions = len(mark)
-    warnings = [
-        f"{count / decisions:.1%} of decisions ended as {name}: the policy is degenerate"
-        for name, count in counts.items()
-        if decisions and count > DEGENERATE_SHARE * decisions and name != "HELD"
-    ]
-    return ResearchReport(
-        decisions=decisions,
-        outcomes=counts,
-        in_position=held,
-        histograms=histograms,
-        warnings=tuple(warnings),
+    task = ResearchTask(
+        table=table, rules=rules, policy=policy, settings=settings, round_number=round_number, span=span, seed=seed
+    )  # fmt: skip
+    todo = unfinished(task, store)
+    progress.start(
+        f"research round {round_number}", sum(len(task.groups[k]) for k in todo) * task.steps, "decisions"
     )
+    started = time.perf_counter()
+    for number in todo:
+        collect_group(number, task, store, progress)
+    progress.finish()
+    return report_round(task, store, todo, time.perf_counter() - started)
 
 
-def _play(
-    table: MarketTable,
-    rules: AccountRules,
-    policy: Policy,
-    settings: ResearchSettings,
-    passes: range,
-    round_number: int,
-    span: tuple[int, int],
-    seed: int,
-    progress: Progress,
-) -> Group:
-    """Play a group of passes over the span in lockstep."""
-    n, steps = len(passes), span[1] - span[0] - 1
-    explorers = [_Explorer(settings, seed, round_number, number) for number in passes]
-    scripts = np.array([explorer.script for explorer in explorers])
-    scripted = {
-        k: scripted_actions(scripts[k], steps, rules.lot_cap, table.instrument.lot_min, explorers[k].random)
-        for k in range(n)
-        if scripts[k]
-    }
-    accounts = BatchedAccounts(table, rules, n)
-    accounts.reset(first=span[0], stop=span[1] - 1)
-    account = np.zeros((n, steps + 1, ACCOUNT_SIZE), np.float32)
-    action = np.zeros((n, steps, 6), np.float32)
-    reward = np.zeros((n, steps, 3), np.float32)
-    mark = np.zeros((n, steps), np.uint8)
-    length = np.zeros(n, np.int64)
-    harmonics = time_harmonics(table.server_time)
-    now = previous = accounts.numbers()
-    account[:, 0] = now[:, :ACCOUNT_SIZE]
+def unfinished(task: ResearchTask, store: EpisodeStore) -> list[int]:
+    """Return the groups of a round that are not in the store."""
+    return [
+        k
+        for k in range(len(task.groups))
+        if not (store.finished(task.shard(k)) and tally_file(store, task.shard(k)).exists())
+    ]
+
+
+def report_round(
+    task: ResearchTask, store: EpisodeStore, collected: list[int], seconds: float
+) -> ResearchReport:
+    """Return what a finished round did.
+
+    Args:
+        collected: groups that were played in the ``seconds``.
+    """
+    tallies = [Tally.read(tally_file(store, task.shard(k))) for k in range(len(task.groups))]
+    new = sum(tallies[k].decisions for k in collected)
+    return ResearchReport(tally=Tally.total(tallies), seconds=seconds if collected else 0.0, collected=new)
+
+
+def collect_group(number: int, task: ResearchTask, store: EpisodeStore, progress: Progress) -> None:
+    """Play one group and write its shard; the counts come first, so that a shard always has them.
+
+    Groups do not depend on each other and may be collected side by side, in processes of their own.
+    """
+    group, tally = play(task, number, progress)
+    tally.write(tally_file(store, task.shard(number)))
+    store.write(task.shard(number), group)
+
+
+def play(task: ResearchTask, number: int, progress: Progress = SILENT) -> tuple[Group, Tally]:
+    """Play one group of passes in lockstep, and count what they did."""
+    passes, first, steps = task.groups[number], task.first_bar(number), task.steps
+    explorers = Explorers(
+        task.settings, seed=task.seed, round_number=task.round_number, passes=passes, steps=steps,
+        lot_cap=task.rules.lot_cap, lot_min=task.table.instrument.lot_min,
+    )  # fmt: skip
+    record = Recorder(task.table, task.rules, first=first, steps=steps, seeds=explorers.seeds)
     for begin in range(0, steps, CHUNK):
         size = min(CHUNK, steps - begin)
-        noise = np.stack([explorer.noise(size) for explorer in explorers], axis=1)  # (bar, path, action)
-        prepared = policy.prepare(span[0] + begin, span[0] + begin + size)
-        for row in range(size):
-            step = begin + row
-            vector = account_vector(now, previous, floor=rules.floor, harmonics=harmonics[span[0] + step])
-            actions = policy.act(vector, prepared, row, noise[row])
-            for k, script in scripted.items():
-                actions[k] = script[step]
-            running = accounts.state.status == RUNNING
-            previous, balance = now, np.maximum(now[:, :1], rules.floor)
-            result = accounts.step(actions)
-            now = accounts.numbers()
-            account[:, step + 1] = now[:, :ACCOUNT_SIZE]
-            action[:, step] = result.executed
-            reward[:, step] = result.components / balance
-            mark[:, step] = result.outcome | (result.flags << 3)
-            length += running
-        progress.advance(size * n)
-    source = np.where(
-        scripts != "",
-        SOURCES.index("scripted"),
-        SOURCES.index("noise" if isinstance(policy, NoisePolicy) else "policy"),
-    )
-    return Group(
-        first_bar=span[0], account=account, action=action, reward=reward, mark=mark, length=length,
-        terminated=accounts.state.status == TERMINATED, source=source.astype(np.uint8),
-    )  # fmt: skip
+        if record.is_running:
+            noise = explorers.noise(size)
+            prepared = task.policy.prepare(first + begin, first + begin + size)
+            for row in range(size):
+                actions = task.policy.act(record.vectors, prepared, row, noise[row])
+                actions[explorers.is_scripted] = explorers.script(begin + row)
+                record.step(actions)
+        progress.advance(size * len(passes))
+    own = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
+    source = np.where(explorers.is_scripted, SOURCES.index("scripted"), SOURCES.index(own))
+    return record.finish(source=source.astype(np.uint8))
 
 
-class _Explorer:
-    """The noise or script of one pass: e_t = rho e_{t-1} + sqrt(1 - rho^2) xi_t, times a factor in [0.5, 1.5]."""
-
-    def __init__(self, settings: ResearchSettings, seed: int, round_number: int, number: int) -> None:
-        self.random = generator(seed, "pass", round_number, number)
-        is_scripted = self.random.random() < settings.scripted_share
-        self.script = str(SCRIPTS[int(self.random.integers(len(SCRIPTS)))]) if is_scripted else ""
-        self._rho = settings.rho[int(self.random.integers(len(settings.rho)))]
-        self._factor = float(np.exp(self.random.uniform(np.log(0.5), np.log(1.5))))
-        self._last = self.random.standard_normal(6)
-
-    def noise(self, bars: int) -> npt.NDArray[np.float32]:
-        """Return the next bars' noise, ``(bars, 6)``."""
-        fresh = np.sqrt(1 - self._rho**2) * self.random.standard_normal((bars, 6))
-        out = np.empty((bars, 6))
-        for bar in range(bars):
-            self._last = self._rho * self._last + fresh[bar]
-            out[bar] = self._last
-        return (self._factor * out).astype(np.float32)
+def tally_file(store: EpisodeStore, shard: str) -> Path:
+    """Return where the counts of a shard are kept."""
+    return store.folder / f"tally-{shard}.json"

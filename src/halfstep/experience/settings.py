@@ -1,6 +1,7 @@
 """Settings of trajectory collection."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -9,8 +10,14 @@ class ResearchSettings:
 
     passes: int = 64
     """Passes over the training span per round; each is one episode."""
-    group: int = 64
-    """Passes moved in lockstep and written as one shard. Has no influence on the actions."""
+    group: int = 250
+    """Passes moved in lockstep and written as one shard; 65 bytes of memory for each of their decisions. Has no
+    influence on the actions of passes that start at the first bar."""
+    start: Literal["first", "random"] = "first"
+    """Bar of the first decision: the span's first, or a uniformly drawn one that leaves room for length bars; the
+    passes of a group share it."""
+    length: int | None = None
+    """Decisions of a pass. Default: to the end of the span; start = random needs a number."""
     rho: tuple[float, ...] = (0.0, 0.9, 0.99)
     """Correlations of the exploration noise from bar to bar, drawn per pass. Correlated noise holds positions for
     hours; white noise flips sides each bar and mostly pays spread."""
@@ -24,6 +31,12 @@ class ResearchSettings:
         for name in ("passes", "group"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1.")
+        if self.start not in ("first", "random"):
+            raise ValueError(f"start: {self.start!r}, must be first or random.")
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"length: {self.length}, must be at least 1 decision.")
+        if self.start == "random" and self.length is None:
+            raise ValueError("length: not given, must be the decisions of a pass where start is random.")
         if not self.rho or not all(0 <= rho < 1 for rho in self.rho):
             raise ValueError(f"rho: {self.rho}, must be numbers in [0, 1).")
         if not 0 <= self.scripted_share <= 1:

@@ -174,8 +174,12 @@ class EpisodeStore:
     def gather(
         self, episode: npt.NDArray[np.int64], step: npt.NDArray[np.int64], *, horizon: int = 1
     ) -> Steps:
-        """Return steps by episode and position, with the rewards of ``horizon`` steps from each on."""
-        account, at = self._account_start[episode] + step, self._start[episode] + step
+        """Return steps by episode and position, with the rewards of ``horizon`` steps from each on.
+
+        A step equal to the episode's length gives the account after its end; action and reward mean nothing there.
+        """
+        account = self._account_start[episode] + step
+        at = np.minimum(self._start[episode] + step, len(self._arrays["reward"]) - 1)
         ahead = np.arange(horizon)
         inside = step[:, None] + ahead < self.length[episode][:, None]
         rows = np.minimum(at[:, None] + ahead, len(self._arrays["reward"]) - 1)

@@ -139,7 +139,7 @@ def check_bars(
         return _nothing(usable, findings, rows)
     kept = np.isin(usable.columns["time"], bars.time, assume_unique=True)
     lines = usable.lines[kept] if kept.sum() == len(bars) else _rows_of(bars)
-    return _report(str(source), bars, lines, rows, findings, price_range)
+    return _report(str(source), bars, lines, rows, findings, price_range, _unit(raw))
 
 
 def _rows_of(bars: Bars) -> Rows:
@@ -153,7 +153,7 @@ def _report(
     rows: int,
     findings: list[Finding],
     price_range: tuple[float, float] | None,
-    unit: str = "line",
+    unit: str,
 ) -> DataReport:
     sessions = _sessions(bars)
     wrong = np.zeros(len(bars), bool)
@@ -223,6 +223,11 @@ def _nothing(raw: RawBars, findings: list[Finding], rows: int) -> DataReport:
     )
 
 
+def _unit(raw: RawBars) -> str:
+    """Return what a number of a finding counts: lines of a text, rows of a table."""
+    return "row" if raw.path.suffix.lower() == ".parquet" else "line"
+
+
 def _faults(raw: RawBars) -> Iterator[Finding]:
     """Turn the faults of cells, prices and quantities into findings."""
     for fault in raw.faults:
@@ -233,7 +238,7 @@ def _faults(raw: RawBars) -> Iterator[Finding]:
             code=code,
             level="error",
             count=len(fault.lines),
-            text=f"{where}{first.what} (line {first.row}). {first.hint}",
+            text=f"{where}{first.what} ({_unit(raw)} {first.row}). {first.hint}",
             rows=tuple(sorted(fault.lines.tolist())),
         )
 
@@ -259,7 +264,7 @@ def _disorder(raw: RawBars) -> Iterator[Finding]:
                 code=code,
                 level="error",
                 count=int(bad.sum()),
-                text=f"{iso(int(time[row]))} UTC {words} (line {lines[row]}). Repair: {way}.",
+                text=f"{iso(int(time[row]))} UTC {words} ({_unit(raw)} {lines[row]}). Repair: {way}.",
                 rows=tuple(lines[bad].tolist()),
             )
 

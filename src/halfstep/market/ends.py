@@ -5,7 +5,8 @@ import numpy.typing as npt
 
 from halfstep.market.timeframes import DAY, HOUR
 
-HEAD_BARS, HEAD_REFERENCE, HEAD_LEAST, HEAD_FACTOR = 10, 500, 20, 6.0
+HEAD_BARS, HEAD_REFERENCE, HEAD_LEAST = 10, 500, 20
+HEAD_VOLUME, HEAD_RANGE, HEAD_RANGE_ALONE = 6.0, 2.5, 6.0
 TAIL_BARS, TAIL_LEAST, TAIL_SHARE = 20, 5, 0.25
 
 Values = npt.NDArray[np.float64]
@@ -14,16 +15,18 @@ Values = npt.NDArray[np.float64]
 def first_days(high: Values, low: Values, volume: Values) -> npt.NDArray[np.int64]:
     """Return which of the first 10 bars look like whole days.
 
-    Their range is above 6 times the median range of bars 11 to 510, and so is their volume, where there is any.
-    Fewer than 20 bars after the first 10 tell nothing.
+    Their volume is above 6 times the median of bars 11 to 510, and their range above 2.5 times; without volumes the
+    range is above 6 times. A day of EURUSD, GBPUSD or USDJPY spans only about six median hours: asking its range for
+    as much as its volume would miss half of them. Fewer than 20 bars after the first 10 tell nothing.
     """
     after = slice(HEAD_BARS, HEAD_BARS + HEAD_REFERENCE)
     reach = high - low
     if len(reach) < HEAD_BARS + HEAD_LEAST:
         return np.zeros(0, np.int64)
-    strange = reach[:HEAD_BARS] > HEAD_FACTOR * np.median(reach[after])
-    if volume.any():
-        strange &= volume[:HEAD_BARS] > HEAD_FACTOR * np.median(volume[after])
+    has_volume = bool(volume.any())
+    strange = reach[:HEAD_BARS] > (HEAD_RANGE if has_volume else HEAD_RANGE_ALONE) * np.median(reach[after])
+    if has_volume:
+        strange &= volume[:HEAD_BARS] > HEAD_VOLUME * np.median(volume[after])
     return np.flatnonzero(strange)
 
 

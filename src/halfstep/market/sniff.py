@@ -88,9 +88,7 @@ class Table:
 def read_bytes(path: Path) -> bytes:
     """Return a file's bytes, or say what is wrong with it as a file."""
     if not path.exists():
-        raise MissingInputError(
-            f"no file at {path}. Check the path, or leave out --bars to use the default bars."
-        )
+        raise MissingInputError(f"no file at {path}. Check the path.")
     if path.is_dir():
         raise FormatError("this is a folder, not a file of bars", file=path, hint="Name the file inside.")
     if not path.is_file():

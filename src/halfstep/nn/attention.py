@@ -16,8 +16,9 @@ and V for all. To save work, reduce heads inside a layer first, share across lay
 """
 
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F  # noqa: N812  # the name torch's own documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,6 +31,30 @@ KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each ``(batch, kv_head, token, key)``."""
 Prepared = list[KeysValues]
 """Keys and values of each group of layers."""
+
+
+class FoldedLayer(NamedTuple):
+    """A layer's projections multiplied into the keys and values of each context, for many queries of one context.
+
+    With M_h = K_h Wq_h / sqrt(k), m_h = K_h bq_h / sqrt(k) and N_h = Wo_h V_h^T of head h:
+
+        attention(x) = sum_h N_h softmax(M_h x + m_h) + bo
+
+    which is the same function with ``token`` instead of ``head_dim`` numbers per head.
+
+    Attributes:
+        score: M, ``(context, head * token, width)``.
+        offset: m, ``(context, head * token)``.
+        value: N, ``(context, width, head * token)``.
+    """
+
+    score: Tensor
+    offset: Tensor
+    value: Tensor
+
+
+Folded = list[FoldedLayer]
+"""One for each layer."""
 
 
 class AttentionLayer(nn.Module):
@@ -59,7 +84,7 @@ class AttentionLayer(nn.Module):
             self.norm2 = nn.LayerNorm(width, elementwise_affine=config.norm_affine)
         self._act = activation(config.activation)
 
-    def enter(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+    def enter(self, x: Float[Tensor, "*batch token width"]) -> Float[Tensor, "*batch token width"]:
         """Return what the attention reads: x, or u where the feed-forward part comes first."""
         return self._feed_forward(x) if self.feed_forward_first else x
 
@@ -76,10 +101,7 @@ class AttentionLayer(nn.Module):
         values: Float[Tensor, "#batch kv_head key_token key"],
     ) -> Float[Tensor, "batch token width"]:
         """Return the layer's output for what `enter` returned; keys and values of batch 1 serve the whole batch."""
-        x = self.norm1(x + self.attend(x, keys, values))
-        if self.norm2 is not None:
-            x = self.norm2(x + self._feed_forward(x))
-        return x
+        return self._join(x, self.attend(x, keys, values))
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return softmax(q K^T / sqrt(k) + mask) V Wo + bo."""
@@ -92,6 +114,30 @@ class AttentionLayer(nn.Module):
         )
         answer: Tensor = self.o_proj(a.transpose(1, 2).flatten(2))
         return answer
+
+    def fold(self, keys: Tensor, values: Tensor) -> FoldedLayer:
+        """Return the layer for queries of these contexts."""
+        shape, share = (self.num_heads, self.head_dim), self.num_heads // self.num_key_value_heads
+        keys = keys.repeat_interleave(share, dim=1) / self.head_dim**0.5  # (context, head, token, key)
+        values = values.repeat_interleave(share, dim=1)
+        score = torch.einsum("bhtk,hkw->bhtw", keys, self.q_proj.weight.unflatten(0, shape))
+        offset = torch.einsum("bhtk,hk->bht", keys, self.q_proj.bias.unflatten(0, shape))
+        value = torch.einsum("bhtk,whk->bwht", values, self.o_proj.weight.unflatten(1, shape))
+        return FoldedLayer(score.flatten(1, 2), offset.flatten(1), value.flatten(2).contiguous())
+
+    def forward_folded(self, x: Tensor, folded: FoldedLayer, context: int) -> Tensor:
+        """Return the layer's output for queries ``(path, width)`` of one of the folded contexts."""
+        # paths last, because a softmax over a short last axis takes ten times as long
+        scores = torch.addmm(folded.offset[context, :, None], folded.score[context], x.t())
+        weights = scores.unflatten(0, (self.num_heads, -1)).softmax(dim=1).flatten(0, 1)
+        return self._join(x, torch.addmm(self.o_proj.bias, weights.t(), folded.value[context].t()))
+
+    def _join(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return what follows the attention: residuals, norms and the feed-forward part where it comes second."""
+        x = self.norm1(x + attended)
+        if self.norm2 is not None:
+            x = self.norm2(x + self._feed_forward(x))
+        return x
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ff2(self._act(self.ff1(x)))
@@ -167,4 +213,23 @@ class CrossAttentionStack(_Stack):
         for layer in self._layers():
             group += layer.owns_kv
             x = layer(layer.enter(x), *prepared[group])
+        return x
+
+    def fold(self, context: Float[Tensor, "context token width"]) -> Folded:
+        """Return every layer folded with each context: fewer operations per query, more per context.
+
+        Worth it where many queries share a context and nothing is learnt, as in collecting trajectories.
+        """
+        prepared, group, folded = self.prepare(context), -1, []
+        for layer in self._layers():
+            group += layer.owns_kv
+            folded.append(layer.fold(*prepared[group]))
+        return folded
+
+    def forward_folded(
+        self, x: Float[Tensor, "path width"], folded: Folded, context: int
+    ) -> Float[Tensor, "path width"]:
+        """Return the query tokens after all layers, as `forward` with one context of those that were folded."""
+        for layer, own in zip(self._layers(), folded, strict=True):
+            x = layer.forward_folded(layer.enter(x), own, context)
         return x

@@ -68,9 +68,7 @@ def load_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str
     metadata, tensors = _read(path, kind=kind, remedy=remedy)
     wanted = json.loads(json.dumps({**_own_facts(module), **facts}))
     problems = [
-        f"{name} {metadata['facts'].get(name)!r} instead of {value!r}"
-        for name, value in wanted.items()
-        if metadata["facts"].get(name) != value
+        f"{name} {found!r} instead of {value!r}" for name, found, value in _unequal(metadata["facts"], wanted)
     ]
     problems += _differences(module.state_dict(), tensors)
     if problems:
@@ -96,6 +94,19 @@ def load_model(path: Path) -> nn.Module:
         raise CheckpointError(f"{path}: made with {'; '.join(problems)}. Make it again with: {remedy}")
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _unequal(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return name, found and wanted value of facts that differ; of settings, only those that do."""
+    unequal: list[tuple[str, Any, Any]] = []
+    for name, value in wanted.items():
+        other = found.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            inner = _unequal(other, value)
+            unequal += [(f"{name}.{key}", was, now) for key, was, now in inner]
+        elif other != value:
+            unequal.append((name, other, value))
+    return unequal
 
 
 def _own_facts(module: nn.Module) -> dict[str, Any]:

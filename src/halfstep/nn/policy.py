@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from halfstep.nn.attention import CrossAttentionStack, Prepared
+from halfstep.nn.attention import CrossAttentionStack, Folded, Prepared
 from halfstep.nn.config import CriticConfig, PolicyConfig, StackConfig
 from halfstep.nn.dense import Dense
 from halfstep.nn.gaussian import GaussianHead, net_sides
@@ -63,6 +63,17 @@ class ContextNetwork(nn.Module):
         y: Tensor = self.out(self.trunk(self.stack(self.embed(x), prepared)))
         return y
 
+    def fold(self, context: Float[Tensor, "context token width"]) -> Folded:
+        """Return the attention of many paths over each context, see `CrossAttentionStack.fold`."""
+        return self.stack.fold(context)
+
+    def answer_folded(
+        self, x: Float[Tensor, "path input"], folded: Folded, context: int
+    ) -> Float[Tensor, "path output"]:
+        """Return the outputs of paths that share one context of those that were folded."""
+        y: Tensor = self.out(self.trunk(self.stack.forward_folded(self.embed(x), folded, context)))
+        return y
+
 
 class Actor(ContextNetwork):
     """Account and context to an action: buy lots, buy TP, buy SL, sell lots, sell TP, sell SL.
@@ -90,6 +101,16 @@ class Actor(ContextNetwork):
         """Return the action of each path; without noise the deterministic one."""
         mean, logvar, raw, squashed = self.head(self.answer(account, prepared), noise)
         return PolicyOutput(mean, logvar, raw, squashed, net_sides(squashed))
+
+    def act_folded(
+        self,
+        account: Float[Tensor, "path account"],
+        folded: Folded,
+        context: int,
+        noise: Float[Tensor, "path action"] | None = None,
+    ) -> Float[Tensor, "path action"]:
+        """Return the netted action of paths that share one context of those that were folded."""
+        return net_sides(self.head(self.answer_folded(account, folded, context), noise).squashed)
 
 
 class Critic(ContextNetwork):

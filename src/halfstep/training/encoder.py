@@ -19,7 +19,9 @@ from halfstep.nn.encoder import Encoder
 from halfstep.nn.loss import fredf_loss
 from halfstep.progress import SILENT, Progress
 from halfstep.training.batches import make_batches
-from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
+from halfstep.training.checkpoint import Checkpoint
+from halfstep.training.loop import Learner, Point, write_metric_lines
+from halfstep.training.optimizers import measured_state_bytes
 from halfstep.training.settings import EncoderTraining, OptimizerSettings
 from halfstep.training.windows import (
     EncoderData,
@@ -30,6 +32,7 @@ from halfstep.training.windows import (
 )
 
 DAY_BARS = 24
+LOG_EVERY = 20
 NAIVE = ("last value", "window mean", "same hour yesterday")
 
 
@@ -39,7 +42,8 @@ class EncoderResult:
 
     Attributes:
         encoder: with the best weights, in evaluation mode.
-        curve: one record per epoch: epoch, training loss, validation loss, validation mse.
+        curve: one record per epoch: epoch, updates so far, training loss, validation loss, validation mse.
+        losses: one record per twenty updates: update and training loss of its batch.
         validation_loss: of the kept weights.
         mse, naive_mse: validation error per feature, of the encoder and of its best naive forecast.
         skill: 1 - mse / naive mse, per feature.
@@ -50,6 +54,7 @@ class EncoderResult:
 
     encoder: Encoder
     curve: list[Point]
+    losses: list[Point]
     validation_loss: float
     mse: list[float]
     naive_mse: list[float]
@@ -84,51 +89,62 @@ def train_encoder(
     batches = make_batches(encoder, table, origins, settings, seed)
     counts = [batches.count(epoch) for epoch in range(settings.epochs)]
     learner = Learner(encoder, optimizer, optimizer_settings, sum(counts))
-    checkpoint = Checkpoint(folder / "encoder-checkpoint.pt")
+    checkpoint = Checkpoint(folder / "checkpoints" / "encoder")
     state: dict[str, Any] = checkpoint.load() or {
         "epoch": 0, "batch": 0, "loss_sum": 0.0, "curve": [], "best": None, "best_loss": math.inf, "bytes": 0,
-        "samples": 0, "carried": [],
+        "samples": 0, "carried": [], "losses": [],
     }  # fmt: skip
-    if "learner" in state:
-        learner.load_state_dict(state["learner"])
+    if "model" in state:
+        learner.load_state_dict(state)
     batches.carried = state["carried"]
     progress.start(f"encoder {optimizer} seed {seed}", settings.epochs * len(origins), "samples")
     progress.advance(state["epoch"] * len(origins) + state["samples"])
-    for epoch in range(state["epoch"], settings.epochs):
-        if _is_exhausted(state["curve"], settings.patience):
-            break
-        for number in range(state["batch"], counts[epoch]):
-            output, y = batches.forecast(epoch, number)
-            target = standardised_target(encoder, y, output.stats)
-            loss_terms = fredf_loss(output.latent, target, settings.alpha)
-            learner.update(loss_terms.total)
-            loss = loss_terms.total.item()
-            progress.advance(len(y), loss=loss)
-            state["batch"], state["carried"] = number + 1, batches.carried
-            state["samples"] += len(y)
-            state["loss_sum"] += loss * len(y)
-            if checkpoint.is_due:
-                checkpoint.save(state | {"learner": learner.state_dict()})
-        train_loss = state["loss_sum"] / state["samples"]
-        loss, mse = evaluate(encoder, table, data.validation, settings.alpha)
-        state["curve"].append(
-            {"epoch": epoch + 1, "train": train_loss, "validation": loss, "mse": float(mse.mean())}
-        )
-        if loss < state["best_loss"]:
-            state["best_loss"] = loss
-            state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-        state["bytes"] = measured_state_bytes(learner.optimizer)
-        state |= {"epoch": epoch + 1, "batch": 0, "loss_sum": 0.0, "samples": 0, "carried": []}
-        checkpoint.save(state | {"learner": learner.state_dict()})
-        write_metric_lines(folder / "encoder-metrics.jsonl", state["curve"])
+    with checkpoint:  # an interrupt waits for a whole update
+        for epoch in range(state["epoch"], settings.epochs):
+            if _is_exhausted(state["curve"], settings.patience):
+                break
+            for number in range(state["batch"], counts[epoch]):
+                output, y = batches.forecast(epoch, number)
+                target = standardised_target(encoder, y, output.stats)
+                loss_terms = fredf_loss(output.latent, target, settings.alpha)
+                with checkpoint.named_on_divergence():
+                    learner.update(loss_terms.total)
+                loss = loss_terms.total.item()
+                progress.advance(len(y), loss=loss)
+                state["batch"], state["carried"] = number + 1, batches.carried
+                state["samples"] += len(y)
+                state["loss_sum"] += loss * len(y)
+                if learner.updates % LOG_EVERY == 0:
+                    state["losses"].append({"update": learner.updates, "train": loss})
+                if checkpoint.is_due:
+                    checkpoint.save(state | learner.state_dict(), step=learner.updates)
+            train_loss = state["loss_sum"] / state["samples"]
+            loss, mse = evaluate(encoder, table, data.validation, settings.alpha)
+            state["curve"].append(
+                {
+                    "epoch": epoch + 1, "update": learner.updates, "train": train_loss, "validation": loss,
+                    "mse": float(mse.mean()),
+                }
+            )  # fmt: skip
+            if loss < state["best_loss"]:
+                state["best_loss"] = loss
+                state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+            state["bytes"] = measured_state_bytes(learner.optimizer)
+            state |= {"epoch": epoch + 1, "batch": 0, "loss_sum": 0.0, "samples": 0, "carried": []}
+            write_metric_lines(
+                folder, "encoder", state["curve"], seed=seed
+            )  # before the state that follows them
+            checkpoint.save(state | learner.state_dict(), step=learner.updates)
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
-    save_weights(encoder, folder / "encoder.safetensors", kind="encoder", facts=encoder_facts(data))
+    save_weights(
+        encoder, folder / "models" / "encoder.safetensors", kind="encoder", facts=encoder_facts(data)
+    )
     _, mse = evaluate(encoder, table, data.validation, settings.alpha)
     naive = naive_errors(encoder, table, data.validation).min(dim=0).values
     return EncoderResult(
-        encoder=encoder, curve=state["curve"], validation_loss=state["best_loss"], mse=mse.tolist(),
+        encoder=encoder, curve=state["curve"], losses=state["losses"], validation_loss=state["best_loss"], mse=mse.tolist(),
         naive_mse=naive.tolist(), skill=(1 - mse / naive).tolist(), state_bytes=state["bytes"],
         updates=learner.updates, seconds=time.perf_counter() - began,
     )  # fmt: skip

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from halfstep.nn.attention import Prepared
+from halfstep.nn.attention import Folded
 from halfstep.nn.encoder import Encoder
 from halfstep.nn.policy import Actor
+
+PATHS = 64  # a vector width of any processor divides it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +58,21 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 class NeuralPolicy:
-    """An actor over a table of contexts; sampling happens only where noise is given."""
+    """An actor over a table of contexts; sampling happens only where noise is given.
+
+    The action of a path does not depend on the paths beside it: with noise, paths are padded to a multiple of 64,
+    because vectors and what is left over at their end are computed with other roundings.
+    """
 
     def __init__(self, actor: Actor, contexts: Contexts) -> None:
         self._actor, self._contexts = actor, contexts
         self.hash = weights_hash(actor)
 
     @torch.inference_mode()
-    def prepare(self, first: int, last: int) -> Prepared:
-        """Return keys and values of the contexts of bars ``first`` to ``last - 1``."""
+    def prepare(self, first: int, last: int) -> Folded:
+        """Return the actor folded with the contexts of bars ``first`` to ``last - 1``."""
         begin = first - self._contexts.first
-        return self._actor.prepare(self._contexts.rows[begin : begin + last - first])
+        return self._actor.fold(self._contexts.rows[begin : begin + last - first])
 
     @torch.inference_mode()
     def act(
@@ -76,8 +82,14 @@ class NeuralPolicy:
         row: int,
         noise: Float32[np.ndarray, "path 6"] | None,
     ) -> Float64[np.ndarray, "path 6"]:
-        """Return netted actions; all paths share the bar's keys and values."""
-        kv = [(keys[row : row + 1], values[row : row + 1]) for keys, values in prepared]
-        drawn = None if noise is None else torch.from_numpy(noise)[None]
-        action = self._actor(torch.from_numpy(account)[None], kv, drawn).action
-        return np.asarray(action[0].double().numpy(), np.float64)
+        """Return netted actions; all paths share the bar's context."""
+        n = len(account)
+        drawn = None
+        if noise is not None:
+            rest = -n % PATHS
+            account, noise = (
+                (np.pad(a, ((0, rest), (0, 0))) for a in (account, noise)) if rest else (account, noise)
+            )
+            drawn = torch.from_numpy(noise)
+        action = self._actor.act_folded(torch.from_numpy(account), prepared, row, drawn)
+        return np.asarray(action[:n].double().numpy(), np.float64)

@@ -1,70 +1,50 @@
 """Training of critic and actor on stored trajectories; the validation span decides which weights are kept.
 
-The critic learns, for each component of the reward, the discounted sum of the next n bars (n_step without
-bootstrap: y = sum_{k<n} gamma^k r_{t+k}; ruin ends the sum). The actor minimises
-
-    c_bc BC - c_q mean(w Q(s, pi(s))) / nu + c_kl KL
-
-with pi(s) one netted sample, nu the mean |w Q(s, a)| of the batch, and BC the squared error between the squashed mean
-action and the actions of profitable episodes, both relative to their bounds. The critic is fixed in the actor's step.
+An update steps the critic toward its target (`halfstep.training.targets`), then the actor down its objective
+(`halfstep.training.objectives`); neither step touches the other network. Rewards are relative, in three components, and
+divided by the deviation of their weighted sum over the store.
 """
 
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Float, Float32, Float64
-from torch import Tensor, nn
+from torch import Tensor
 
-from halfstep.broker.rules import AccountRules
-from halfstep.broker.table import MarketTable
-from halfstep.experience.rollout import trade
-from halfstep.experience.sampling import (
-    episode_returns,
-    epoch_order,
-    return_weights,
-    usable_origins,
-    weighted_rows,
-)
 from halfstep.experience.seeds import generator
-from halfstep.experience.store import EpisodeStore, Steps
-from halfstep.market.state import account_vector
-from halfstep.nn.build import build_actor, build_critic
-from halfstep.nn.checkpoint import save_weights
 from halfstep.nn.config import ModelConfig
-from halfstep.nn.gaussian import kl_to_standard_normal
 from halfstep.nn.policy import Actor, Critic
 from halfstep.progress import SILENT, Progress
-from halfstep.training.loop import Checkpoint, Learner, Point, measured_state_bytes, write_metric_lines
-from halfstep.training.policy import Contexts, NeuralPolicy
+from halfstep.training import objectives
+from halfstep.training.checkpoint import Checkpoint
+from halfstep.training.loop import Learner, Point, write_metric_lines
+from halfstep.training.networks import (
+    Networks,
+    build_networks,
+    frozen,
+    load_networks,
+    save_networks,
+)
+from halfstep.training.optimizers import measured_state_bytes
+from halfstep.training.samples import Batch, Batches, StudyData
+from halfstep.training.selection import (
+    Validation,
+    ValidationPoint,
+    best_of,
+    is_exhausted,
+    sameness_warning,
+    unmoved,
+)
 from halfstep.training.settings import OptimizerSettings, StudySettings
+from halfstep.training.targets import bootstrapped, least
+
+__all__ = ["StudyData", "StudyResult", "Trainer", "study"]
 
 LOG_EVERY = 20
-LEAST_SCALE = 1e-8
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyData:
-    """What a study reads.
-
-    Attributes:
-        store: trajectories over the training span.
-        contexts: of every bar from the training span on.
-        table, rules: the market and the account, for trading the validation span.
-        train, validation: half-open pairs of bar indices.
-    """
-
-    store: EpisodeStore
-    contexts: Contexts
-    table: MarketTable
-    rules: AccountRules
-    train: tuple[int, int]
-    validation: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +52,26 @@ class StudyResult:
     """Trained networks and their figures.
 
     Attributes:
-        actor, critic: with the kept weights.
-        curve: one record per twenty updates: update, critic and actor loss.
-        validation: one record per evaluation: update, log growth, deals.
+        actor, critic: with the kept weights; of two critics the first.
+        curve: one record per twenty updates: update, losses of all networks and the actor's terms.
+        validation: one record per evaluation, see `halfstep.training.selection.ValidationPoint`.
         log_growth: of the kept weights on the validation span.
-        state_bytes: of both optimizers, measured.
+        state_bytes: of all optimizers, measured.
+        updates: made in all; fewer than asked for where the validation no longer improved.
+        scale: rewards were divided by it.
+        warnings: sentences about what looks as if nothing was learnt.
         seconds: of training, wall clock.
     """
 
     actor: Actor
     critic: Critic
     curve: list[Point]
-    validation: list[Point]
+    validation: list[ValidationPoint]
     log_growth: float
     state_bytes: int
+    updates: int
+    scale: float
+    warnings: tuple[str, ...]
     seconds: float
 
 
@@ -98,194 +84,210 @@ def study(
     optimizer_settings: OptimizerSettings,
     seed: int,
     folder: Path,
+    previous: Path | None = None,
     progress: Progress = SILENT,
 ) -> StudyResult:
-    """Train critic and actor; continues where an interrupted training of the same folder stopped."""
+    """Train critic and actor; continues where an interrupted training of the same folder stopped.
+
+    Args:
+        folder: its ``models/`` gets the networks, its ``metrics.jsonl`` the curves.
+        previous: folder of an earlier round, whose networks this one goes on from; None: fresh ones.
+    """
     began = time.perf_counter()
-    actor, critic = build_actor(config, seed=seed), build_critic(config, seed=seed + 1)
-    learners = {
-        "critic": Learner(critic, optimizer, optimizer_settings, settings.updates),
-        "actor": Learner(actor, optimizer, optimizer_settings, settings.updates),
-    }
-    batches = _Batches(data, settings, seed)
-    checkpoint = Checkpoint(folder / "study-checkpoint.pt")
+    networks = build_networks(config, settings, seed=seed)
+    if previous is not None:
+        load_networks(networks, previous / "models", encoder_hash=data.contexts.encoder_hash)
+    first_weights = _weights(networks)
+    batches = Batches(data, settings, seed)
+    trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed)
+    validation = Validation(data, config.policy.lot_cap, seed)
+    checkpoint = Checkpoint(folder / "checkpoints" / "study")
     state: dict[str, Any] = checkpoint.load() or {
-        "update": 0, "curve": [], "validation": [], "best": None, "best_growth": -math.inf, "bytes": 0,
+        "update": 0, "curve": [], "validation": [], "best": None, "bytes": 0,
     }  # fmt: skip
-    for name, learner in learners.items():
-        if name in state:
-            learner.load_state_dict(state[name])
+    if "learners" in state:
+        trainer.load_state_dict(state)
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
-    for update in range(state["update"], settings.updates):
-        losses = _update(batches.at(update), actor, critic, learners, settings, seed, update)
-        if update % LOG_EVERY == LOG_EVERY - 1:
-            state["curve"].append({"update": update + 1, **losses})
-        progress.advance(1, **losses)
-        state["update"] = update + 1
-        is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
-        if is_evaluated:
-            _validate(actor, critic, data, state, update + 1)
-            state["bytes"] = sum(measured_state_bytes(learner.optimizer) for learner in learners.values())
-            write_metric_lines(folder / "study-metrics.jsonl", [*state["curve"], *state["validation"]])
-        if is_evaluated or checkpoint.is_due:
-            checkpoint.save(state | {name: learner.state_dict() for name, learner in learners.items()})
+    with checkpoint:  # an interrupt waits for a whole update
+        for update in range(state["update"], settings.updates):
+            if is_exhausted(state["validation"], settings.patience):
+                break
+            with checkpoint.named_on_divergence():
+                terms = trainer.update(update)
+            if update % LOG_EVERY == LOG_EVERY - 1:
+                state["curve"].append({"update": update + 1, **terms})
+            progress.advance(1, critic=terms["critic"], actor=terms["actor"])
+            state["update"] = update + 1
+            is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
+            if is_evaluated:
+                state["validation"].append(validation.trade(networks.actor, update + 1))
+                if best_of(state["validation"]) == len(state["validation"]) - 1:
+                    state["best"] = _weights(networks)
+                state["bytes"] = trainer.state_bytes
+                write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
+            if is_evaluated or checkpoint.is_due:
+                checkpoint.save(state | trainer.state_dict(), step=update + 1)
     progress.finish()
-    actor.load_state_dict(state["best"]["actor"])
-    critic.load_state_dict(state["best"]["critic"])
-    facts = {"encoder": data.contexts.encoder_hash}
-    save_weights(actor, folder / "actor.safetensors", kind="actor", facts=facts)
-    save_weights(critic, folder / "critic.safetensors", kind="critic", facts=facts)
+    kept = state["validation"][best_of(state["validation"])]
+    warnings = (*batches.warnings, *trainer.warnings(first_weights), *sameness_warning(kept))
+    for name, module in networks.trained.items():
+        module.load_state_dict(state["best"][name])
+    save_networks(networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
     return StudyResult(
-        actor=actor, critic=critic, curve=state["curve"], validation=state["validation"],
-        log_growth=state["best_growth"], state_bytes=state["bytes"], seconds=time.perf_counter() - began,
+        actor=networks.actor, critic=networks.critic, curve=state["curve"], validation=state["validation"],
+        log_growth=kept["log_growth"], state_bytes=state["bytes"], updates=state["update"], scale=batches.scale,
+        warnings=warnings, seconds=time.perf_counter() - began,
     )  # fmt: skip
 
 
-def n_step_target(
-    reward: Float[Tensor, "batch horizon component"], discount: float
-) -> Float[Tensor, "batch component"]:
-    """Return sum_k discount^k reward_k over the horizon; rewards after an episode's end are 0."""
-    weights = discount ** torch.arange(reward.shape[1], dtype=reward.dtype)
-    return torch.einsum("bhc,h->bc", reward, weights)
+class Trainer:
+    """Makes the updates of a study.
 
+    Args:
+        networks: to train.
+        batches: to train on.
+        settings: target and objective.
+        optimizer, optimizer_settings: of every network.
+        seed: of the actor's noise.
+    """
 
-def learning_reward(reward: Float32[np.ndarray, "*steps 3"]) -> Float32[np.ndarray, "*steps 3"]:
-    """Return the components a critic learns: balance change, log growth of equity, idle charge, all relative."""
-    out = reward.copy()
-    out[..., 1] = np.log1p(np.maximum(reward[..., 1], -0.99))
-    return out
-
-
-def cloning_error(
-    squashed: Float[Tensor, "batch action"],
-    action: Float[Tensor, "batch action"],
-    high: Float[Tensor, " action"],
-    is_profitable: Float[Tensor, " batch"],
-) -> Float[Tensor, ""]:
-    """Return the squared error to stored actions of profitable episodes; levels count only where that side traded."""
-    buys, sells = (action[:, :1] > 0).to(action.dtype), (action[:, 3:4] > 0).to(action.dtype)
-    ones = torch.ones_like(buys)
-    mask = torch.cat([ones, buys, buys, ones, sells, sells], dim=1) * is_profitable[:, None]
-    error = ((squashed - action) / high).square() * mask
-    return error.sum() / mask.sum().clamp_min(1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    account: Tensor  # (batch, 1, 12)
-    context: Tensor  # (batch, token, width)
-    action: Tensor  # (batch, 1, 6)
-    target: Tensor  # (batch, component), scaled
-    weights: Tensor  # (component,)
-    is_profitable: Tensor  # (batch,)
-
-
-class _Batches:
-    """Batches by number: which steps they hold depends on (seed, number) only."""
-
-    def __init__(self, data: StudyData, settings: StudySettings, seed: int) -> None:
-        self._data, self._settings, self._seed = data, settings, seed
-        self._episode, self._step = usable_origins(data.store, settings.horizon, data.train)
-        self._size = min(settings.batch, len(self._episode))
-        self._per_epoch = len(self._episode) // self._size
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-        rewards = learning_reward(np.asarray(data.store.column("reward"), np.float32))
-        weights = np.array(settings.reward_weights, np.float32)
-        scale = float((rewards @ weights).std())
-        self._scale = max(scale, LEAST_SCALE)
-        self._weights = torch.from_numpy(weights)
-        returns = episode_returns(data.store, settings.discount)
-        self._profitable = (returns[:, 0] > 0).astype(np.float32)
-        self._odds = return_weights(returns.sum(axis=1))
-
-    def at(self, number: int) -> _Batch:
-        rows = self._uniform(number) if self._settings.sampling == "uniform" else self._weighted(number)
-        episode = self._episode[rows]
-        steps = self._data.store.gather(episode, self._step[rows], horizon=self._settings.horizon)
-        reward = torch.from_numpy(learning_reward(steps.reward)) / self._scale
-        return _Batch(
-            account=torch.from_numpy(
-                account_vectors(steps, self._data.table.server_time, self._data.rules.floor)
-            )[:, None],
-            context=self._data.contexts.at(steps.bar),
-            action=torch.from_numpy(steps.action)[:, None],
-            target=n_step_target(reward, self._settings.discount),
-            weights=self._weights,
-            is_profitable=torch.from_numpy(self._profitable[episode]),
-        )
-
-    def _uniform(self, number: int) -> npt.NDArray[np.int64]:
-        epoch, position = divmod(number, self._per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self._episode), seed=self._seed, epoch=epoch)
-        return self._order[position * self._size : (position + 1) * self._size]
-
-    def _weighted(self, number: int) -> npt.NDArray[np.int64]:
-        random = generator(self._seed, "weighted batch", number)
-        return weighted_rows(self._episode, self._odds, self._size, random)
-
-
-def account_vectors(
-    steps: Steps, server_time: np.ndarray[Any, np.dtype[np.int64]], floor: float
-) -> Float32[np.ndarray, "batch 12"]:
-    """Return what the networks see of stored accounts."""
-    seconds = server_time[steps.bar][:, None].astype(np.float64)
-    now: Float64[np.ndarray, "batch 8"] = np.concatenate([steps.now, seconds], axis=1)
-    previous: Float64[np.ndarray, "batch 8"] = np.concatenate([steps.previous, seconds], axis=1)
-    return account_vector(now, previous, floor=floor)
-
-
-def _update(
-    batch: _Batch,
-    actor: Actor,
-    critic: Critic,
-    learners: dict[str, Learner],
-    settings: StudySettings,
-    seed: int,
-    update: int,
-) -> dict[str, float]:
-    """Step the critic, then the actor; neither step touches the other network."""
-    value = critic(batch.account, batch.action, critic.prepare(batch.context))[:, 0]
-    critic_loss = (value - batch.target).square().mean()
-    learners["critic"].update(critic_loss)
-    noise = generator(seed, "actor noise", update).standard_normal(batch.action.shape, np.float32)
-    output = actor(batch.account, actor.prepare(batch.context), torch.from_numpy(noise))
-    with _frozen(critic):
-        q = critic(batch.account, output.action, critic.prepare(batch.context))[:, 0] @ batch.weights
-    scale = (value.detach() @ batch.weights).abs().mean().clamp_min(LEAST_SCALE)
-    mean_action = actor.head.squash(output.mean)
-    bc = cloning_error(mean_action[:, 0], batch.action[:, 0], actor.head.high, batch.is_profitable)
-    kl = kl_to_standard_normal(output.mean, output.logvar).mean()
-    loss = settings.cloning * bc - settings.guidance * q.mean() / scale + settings.kl * kl
-    learners["actor"].update(loss)
-    return {"critic": critic_loss.item(), "actor": loss.item()}
-
-
-class _frozen:  # noqa: N801  # reads as a statement: with _frozen(critic)
-    """A module whose parameters take no gradient for a while; its inputs still do."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._params = list(module.parameters())
-
-    def __enter__(self) -> None:
-        for param in self._params:
-            param.requires_grad_(False)
-
-    def __exit__(self, *exception: object) -> None:
-        for param in self._params:
-            param.requires_grad_(True)
-
-
-def _validate(actor: Actor, critic: Critic, data: StudyData, state: dict[str, Any], update: int) -> None:
-    """Trade the validation span with the mean action; the first best weights are kept."""
-    policy = NeuralPolicy(actor, data.contexts)
-    _, run = trade(policy, data.table, data.rules, first=data.validation[0], stop=data.validation[1] - 1)
-    growth = float(run.reward.sum())
-    state["validation"].append({"update": update, "log_growth": growth, "deals": float(run.log.counts[0])})
-    if growth > state["best_growth"]:
-        state["best_growth"] = growth
-        state["best"] = {
-            name: {key: tensor.clone() for key, tensor in module.state_dict().items()}
-            for name, module in (("actor", actor), ("critic", critic))
+    def __init__(
+        self,
+        networks: Networks,
+        batches: Batches,
+        settings: StudySettings,
+        optimizer: str,
+        optimizer_settings: OptimizerSettings,
+        seed: int,
+    ) -> None:
+        self._networks, self._batches, self._settings, self._seed = networks, batches, settings, seed
+        self._weights = torch.tensor(settings.reward_weights, dtype=torch.float32)
+        self._learners = {
+            name: Learner(module, optimizer, optimizer_settings, settings.updates)
+            for name, module in networks.trained.items()
         }
+        self._idle = dict.fromkeys(self._learners, 0)  # updates without any gradient
+
+    def update(self, number: int) -> dict[str, float]:
+        """Make one update; returns the losses by network and the actor's terms.
+
+        Raises:
+            DivergenceError: a loss or gradient is not finite; the weights are those before that step.
+        """
+        batch = self._batches.at(number)
+        losses = self._update_awr(batch) if self._networks.value is not None else self._update(batch, number)
+        self._networks.follow(self._settings.target_rate)
+        return {name: value.item() for name, value in losses.items()}
+
+    def _update(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
+        """Step the critics toward their target, then the actor."""
+        networks = self._networks
+        values = networks.critics(
+            batch.now.account, batch.action, networks.critics.prepare(batch.now.context)
+        )
+        values = values[:, :, 0]  # (critic, batch, component)
+        critic_loss = (values - self._target(batch)).square().mean(dim=(1, 2)).sum()
+        self._step("critics", critic_loss)
+        if self._settings.objective == "oracle":
+            terms = objectives.oracle(batch, networks.actor)
+        else:
+            noise = generator(self._seed, "actor noise", number).standard_normal(
+                batch.action.shape, np.float32
+            )
+            with frozen(networks.critics):
+                terms = objectives.guided(
+                    batch, networks.actor, networks.critic, self._settings, noise=torch.from_numpy(noise),
+                    data_value=values[0].detach(), weights=self._weights, update=number,
+                )  # fmt: skip
+        self._step("actor", terms.total)
+        return {"critic": critic_loss, "actor": terms.total, **_parts(terms)}
+
+    def _update_awr(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Step the state's value, the actor, then the critics toward reward and value."""
+        networks, settings = self._networks, self._settings
+        assert networks.value is not None
+        assert networks.critics_copy is not None
+        assert batch.after is not None
+        with frozen(networks.critics_copy):
+            advantage = objectives.advantage(batch, networks.critics_copy, networks.value, self._weights)
+        value_loss = objectives.expectile_loss(advantage, settings.expectile)
+        self._step("value", value_loss)
+        terms = objectives.awr(batch, networks.actor, settings, advantage=advantage.detach())
+        self._step("actor", terms.total)
+        with torch.no_grad():
+            target = bootstrapped(
+                (batch.reward_sum @ self._weights)[:, None],
+                objectives.state_value(networks.value, batch.after)[:, None],
+                steps=batch.steps, terminated=batch.terminated, discount=settings.discount,
+            )[:, 0]  # fmt: skip
+        values = networks.critics(
+            batch.now.account, batch.action, networks.critics.prepare(batch.now.context)
+        )
+        critic_loss = (values[:, :, 0] @ self._weights - target).square().mean(dim=1).sum()
+        self._step("critics", critic_loss)
+        return {"critic": critic_loss, "value": value_loss, "actor": terms.total, **_parts(terms)}
+
+    @torch.no_grad()
+    def _target(self, batch: Batch) -> Tensor:
+        """Return what the critics should say of the stored actions, ``(batch, component)``."""
+        networks = self._networks
+        if batch.after is None:
+            return batch.reward_sum
+        assert networks.actor_copy is not None
+        assert networks.critics_copy is not None
+        account, context = batch.after.account, batch.after.context
+        action = networks.actor_copy(account, networks.actor_copy.prepare(context)).action
+        values = networks.critics_copy(account, action, networks.critics_copy.prepare(context))[:, :, 0]
+        return bootstrapped(
+            batch.reward_sum, least(values, self._weights), steps=batch.steps, terminated=batch.terminated,
+            discount=self._settings.discount,
+        )  # fmt: skip
+
+    def _step(self, name: str, loss: Tensor) -> None:
+        norm = self._learners[name].update(loss)
+        self._idle[name] += norm == 0
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all optimizers' state, measured."""
+        return sum(measured_state_bytes(learner.optimizer) for learner in self._learners.values())
+
+    def warnings(self, first_weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+        """Return sentences about networks that did not move as they should."""
+        found = []
+        for name, learner in self._learners.items():
+            if self._idle[name]:
+                found.append(f"{name}: {self._idle[name]:,} of {learner.updates:,} updates had no gradient")
+            if names := unmoved(learner.model, first_weights[name]):
+                found.append(f"{name}: unchanged after training: {', '.join(names)}")
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a continuation needs."""
+        return {
+            "learners": {name: learner.state_dict() for name, learner in self._learners.items()},
+            "copies": {name: module.state_dict() for name, module in self._networks.copies.items()},
+            "idle": self._idle,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        for name, learner in self._learners.items():
+            learner.load_state_dict(state["learners"][name])
+        for name, module in self._networks.copies.items():
+            module.load_state_dict(state["copies"][name])
+        self._idle = dict(state["idle"])
+
+
+def _parts(terms: objectives.ActorTerms) -> dict[str, Tensor]:
+    """Return the actor's terms under the names of the curve."""
+    return {"cloning": terms.cloning, "guidance": terms.value, "kl": terms.kl}
+
+
+def _weights(networks: Networks) -> dict[str, dict[str, Tensor]]:
+    """Return copies of all weights."""
+    return {
+        name: {key: tensor.clone() for key, tensor in module.state_dict().items()}
+        for name, module in networks.trained.items()
+    }

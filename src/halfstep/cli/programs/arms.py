@@ -5,40 +5,42 @@ finished, another one continues where it stopped.
 """
 
 import json
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from halfstep import files
 from halfstep.backtest.metrics import Path as TestPath
 from halfstep.backtest.metrics import compute_rows
+from halfstep.backtest.registry import sharpe_by_observation
 from halfstep.broker.deals import deals_frame, positions_frame, trades_frame
 from halfstep.broker.engine import Run
 from halfstep.cli.programs.market import Market, load_market
+from halfstep.cli.programs.models import contexts_of
+from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
+from halfstep.cli.programs.study import study_policy
+from halfstep.cli.programs.study_encoder import fit_encoder
+from halfstep.cli.user_code import imported
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
+from halfstep.errors import ConfigError
+from halfstep.experience.policy import Policy
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.calendar import years_between
-from halfstep.nn.config import ModelConfig
-from halfstep.nn.presets import preset
+from halfstep.market.timeframes import DAY
 from halfstep.progress import SILENT, Progress
-from halfstep.training.encoder import EncoderResult, train_encoder
-from halfstep.training.policy import Contexts, NeuralPolicy, encode_contexts
-from halfstep.training.study import StudyData, StudyResult, study
-from halfstep.training.windows import EncoderData
+from halfstep.training.encoder import EncoderResult
+from halfstep.training.optimizers import optimizer_names
+from halfstep.training.policy import NeuralPolicy
+from halfstep.training.study import StudyResult
 
-_events: Any = None  # the queue of a worker process, set when the process starts
+Scope = Literal["encoder", "study", "chain"]
+"""How far an arm goes: the encoder alone; critic and actor too; the test as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,13 @@ class Arm:
         return f"{self.optimizer}-s{self.seed}"
 
 
+class ArmResults(NamedTuple):
+    """Records of the arms that ended well, in the order that was asked for, and why the others did not."""
+
+    records: list[dict[str, Any]]
+    failures: dict[str, Failure]
+
+
 def arms_of(config: Config) -> list[Arm]:
     """Return the arms of a comparison, seed by seed."""
     return [
@@ -61,89 +70,86 @@ def arms_of(config: Config) -> list[Arm]:
     ]
 
 
-def model_config(config: Config) -> ModelConfig:
-    """Return the sizes of the networks."""
-    return preset(config.model.preset, lot_cap=config.broker.lot_cap)
+def check_optimizers(config: Config) -> None:
+    """Refuse names of optimizers that nobody registered, before anything is trained.
 
-
-def encoder_data(market: Market) -> EncoderData:
-    """Return what encoder training reads of a market."""
-    return EncoderData(
-        values=torch.from_numpy(market.features.values),
-        names=market.features.names,
-        train=market.spans.train,
-        validation=market.spans.validation,
-        settled=market.features.settled,
-        data_hash=market.bars.hash,
-    )
-
-
-def fit_encoder(config: Config, market: Market, arm: Arm, folder: Path, progress: Progress) -> EncoderResult:
-    """Train an arm's encoder."""
-    return train_encoder(
-        model_config(config), encoder_data(market), config.study_encoder, optimizer=arm.optimizer,
-        optimizer_settings=config.optim, seed=arm.seed, folder=folder, progress=progress,
-    )  # fmt: skip
-
-
-def fit_policy(
-    config: Config,
-    market: Market,
-    arm: Arm,
-    contexts: Contexts,
-    store: EpisodeStore,
-    folder: Path,
-    progress: Progress,
-) -> StudyResult:
-    """Train an arm's critic and actor."""
-    data = StudyData(
-        store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
-        train=market.spans.train, validation=market.spans.validation,
-    )  # fmt: skip
-    return study(
-        model_config(config), data, config.study, optimizer=arm.optimizer, optimizer_settings=config.optim,
-        seed=arm.seed, folder=folder, progress=progress,
-    )  # fmt: skip
-
-
-def contexts_of(result: EncoderResult, market: Market) -> Contexts:
-    """Encode every bar from the training span on, once."""
-    features = market.features
-    return encode_contexts(
-        result.encoder, torch.from_numpy(features.values), market.spans.train[0], settled=features.settled
-    )
+    Raises:
+        ConfigError: a name is unknown; or a file of ``compare.code`` cannot be imported.
+    """
+    for path in config.compare.code:
+        imported(str(path), flag="--compare.code")
+    known = optimizer_names()
+    for name in config.compare.optimizers:
+        if name not in known:
+            raise ConfigError(
+                f"compare.optimizers: {name!r}, must be one of {', '.join(known)}. "
+                "Register others in a Python file named by --compare.code."
+            )
 
 
 def run_arm(
-    config: Config, market: Market, arm: Arm, store_folder: Path, folder: Path, progress: Progress = SILENT
+    config: Config,
+    market: Market,
+    arm: Arm,
+    store_folder: Path,
+    folder: Path,
+    progress: Progress = SILENT,
+    *,
+    scope: Scope = "chain",
 ) -> None:
-    """Do one arm: encoder, contexts, study, one pass over the test span."""
-    encoder = fit_encoder(config, market, arm, folder, progress)
-    contexts = contexts_of(encoder, market)
-    store = EpisodeStore.open(store_folder, expect=market.store_header)
-    policy = fit_policy(config, market, arm, contexts, store, folder, progress)
-    first, stop = market.spans.test
-    actions, run = trade(
-        NeuralPolicy(policy.actor, contexts),
-        market.test_table,
-        market.test_rules,
-        first=first - 1,
-        stop=stop - 1,
-    )
-    files.write_json(folder / "arm.json", _record(arm, encoder, policy, market, actions.tolist(), run))
+    """Do one arm: encoder; contexts and study; one pass over the test span. ``scope`` says how far."""
+    encoder = fit_encoder(config, market, folder, progress, optimizer=arm.optimizer, seed=arm.seed)
+    record = _encoder_record(arm, encoder)
+    if scope != "encoder":
+        contexts = contexts_of(encoder.encoder, market, folder)
+        store = EpisodeStore.open(store_folder, expect=market.store_header)
+        policy = study_policy(
+            config, market, folder, progress, encoder_folder=folder, contexts=contexts, store=store,
+            optimizer=arm.optimizer, seed=arm.seed,
+        )  # fmt: skip
+        _add_policy(record, policy, market, NeuralPolicy(policy.actor, contexts))
+        if scope == "chain":
+            record["test"] = test_record(market, NeuralPolicy(policy.actor, contexts))
+    files.write_json(folder / "arm.json", record)
 
 
 def run_arms(
-    config: Config, arms: Sequence[Arm], store_folder: Path, folder: Path, progress: Progress
-) -> list[dict[str, Any]]:
-    """Run every unfinished arm, several side by side, and return the records of all."""
-    todo = [arm for arm in arms if not (folder / arm.name / "arm.json").exists()]
+    config: Config,
+    arms: Sequence[Arm],
+    store_folder: Path,
+    folder: Path,
+    progress: Progress,
+    *,
+    scope: Scope = "chain",
+) -> ArmResults:
+    """Run every unfinished arm, several side by side; the records of all that ended well, and what failed."""
+    tasks = {arm.name: arm_task(config, arm, store_folder, folder / arm.name, scope=scope) for arm in arms}
     progress.start(f"{len(arms)} arms (optimizer, seed)", 100 * len(arms), "%")
-    progress.advance(100 * (len(arms) - len(todo)))
-    if todo:
-        _run_in_processes(config, todo, store_folder, folder, progress)
+    failures = run_unfinished(config, tasks, folder, progress)
     progress.finish()
-    return [read_arm(folder / arm.name) for arm in arms]
+    return ArmResults([read_arm(folder / arm.name) for arm in arms if arm.name not in failures], failures)
+
+
+def arm_task(
+    config: Config, arm: Arm, store_folder: Path, folder: Path, *, scope: Scope, with_test: bool = True
+) -> Task:
+    """Return the task of one arm in a folder; ``config`` may differ from that of other arms."""
+    return Task(
+        name=folder.name, call=_run_arm, log=folder / "log.txt",
+        arguments=(config.model_dump(mode="json"), arm, store_folder, folder, scope, with_test),
+    )  # fmt: skip
+
+
+def run_unfinished(
+    config: Config, tasks: Mapping[str, Task], folder: Path, progress: Progress
+) -> dict[str, Failure]:
+    """Run the tasks of the arms below a folder that are not finished; counts all, a hundred for each."""
+    todo = [task for name, task in tasks.items() if not (folder / name / "arm.json").exists()]
+    progress.advance(100 * (len(tasks) - len(todo)))
+    return run_side_by_side(
+        todo, processes=config.run.processes, threads=config.run.threads, code=config.compare.code,
+        progress=progress,
+    )  # fmt: skip
 
 
 def read_arm(folder: Path) -> dict[str, Any]:
@@ -170,117 +176,71 @@ def path_of_test(market: Market, run: Run) -> TestPath:
     )
 
 
-def _record(
-    arm: Arm,
-    encoder: EncoderResult,
-    policy: StudyResult,
-    market: Market,
-    actions: list[list[float]],
-    run: Run,
-) -> dict[str, Any]:
-    parameters = sum(
-        param.numel()
-        for module in (encoder.encoder, policy.actor, policy.critic)
-        for param in module.parameters()
-    )
+def _encoder_record(arm: Arm, encoder: EncoderResult) -> dict[str, Any]:
     return {
         "optimizer": arm.optimizer,
         "seed": arm.seed,
         "encoder": {
-            "curve": encoder.curve, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
+            "curve": encoder.curve, "losses": encoder.losses, "validation_loss": encoder.validation_loss, "mse": encoder.mse,
             "naive_mse": encoder.naive_mse, "skill": encoder.skill, "updates": encoder.updates,
         },
-        "study": {"validation": policy.validation, "log_growth": policy.log_growth, "curve": policy.curve},
-        "state_bytes": encoder.state_bytes + policy.state_bytes,
-        "parameters": parameters,
-        "test": {
-            "actions": actions,
-            "rows": {row.key: row.value for row in compute_rows(path_of_test(market, run))},
-            "net_profit": float(run.equity[-1] - market.rules.deposit),
-            "log_growth": float(run.reward.sum()),
-            "status": run.status,
-        },
-        "clock": {"encoder_seconds": encoder.seconds, "study_seconds": policy.seconds},
+        "state_bytes": encoder.state_bytes,
+        "parameters": _count(encoder.encoder),
+        "clock": {"encoder_seconds": encoder.seconds},
     }  # fmt: skip
 
 
-def _run_in_processes(
-    config: Config, arms: Sequence[Arm], store_folder: Path, folder: Path, progress: Progress
+def _add_policy(record: dict[str, Any], policy: StudyResult, market: Market, trader: NeuralPolicy) -> None:
+    first, stop = market.spans.validation
+    _, run = trade(trader, market.test_table, market.test_rules, first=first, stop=stop - 1)
+    record["study"] = {
+        "validation": policy.validation, "log_growth": policy.log_growth, "curve": policy.curve,
+        "sharpe": sharpe_of_run(market, run),
+    }  # fmt: skip
+    record["state_bytes"] += policy.state_bytes
+    record["parameters"] += _count(policy.actor) + _count(policy.critic)
+    record["clock"]["study_seconds"] = policy.seconds
+
+
+def test_record(market: Market, trader: Policy) -> dict[str, Any]:
+    """Return what a policy's pass over the test span gave."""
+    first, stop = market.spans.test
+    actions, run = trade(trader, market.test_table, market.test_rules, first=first - 1, stop=stop - 1)
+    return {
+        "actions": actions.tolist(),
+        "rows": {row.key: row.value for row in compute_rows(path_of_test(market, run))},
+        "path": {"first": int(run.bar[0]), "log_growth": run.reward.tolist()},
+        "net_profit": float(run.equity[-1] - market.rules.deposit),
+        "log_growth": float(run.reward.sum()),
+        "sharpe": sharpe_of_run(market, run),
+        "status": run.status,
+    }
+
+
+def sharpe_of_run(market: Market, run: Run) -> dict[str, float | None]:
+    """Return a run's Sharpe ratios per bar and per day of the server's clock, not annualised."""
+    return sharpe_by_observation(run.reward, market.bars.server_time[run.bar] // DAY)
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(param.numel() for param in module.parameters())
+
+
+def _run_arm(
+    tree: dict[str, Any],
+    arm: Arm,
+    store_folder: Path,
+    folder: Path,
+    scope: Scope,
+    with_test: bool,
+    progress: Progress,
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    shares = dict.fromkeys((arm.name for arm in arms), 0.0)
-    workers = min(config.run.processes, len(arms))
-    lifeline, held = context.Pipe(duplex=False)
-    with (
-        held,
-        ProcessPoolExecutor(workers, context, _begin_worker, (events, lifeline, config.run.threads)) as pool,
-    ):
-        tree = config.model_dump(mode="json")
-        jobs = {pool.submit(_worker, tree, arm, store_folder, folder / arm.name): arm for arm in arms}
-        pending: set[Future[None]] = set(jobs)
-        try:
-            while pending:
-                _listen(events, shares, progress)
-                for job in [job for job in pending if job.done()]:
-                    pending.remove(job)
-                    job.result()  # raises what the arm raised
-                    _count(jobs[job].name, 1.0, shares, progress)
-        except BaseException:
-            held.close()  # ends the workers now instead of after their arms
-            raise
+    config, market = market_of(json.dumps(tree), with_test)
+    run_arm(config, market, arm, store_folder, folder, progress, scope=scope)
 
 
-def _listen(events: Any, shares: dict[str, float], progress: Progress) -> None:
-    try:
-        name, share, figures = events.get(timeout=0.2)
-    except queue.Empty:
-        return
-    _count(name, share, shares, progress, **figures)
-
-
-def _count(name: str, share: float, shares: dict[str, float], progress: Progress, **figures: float) -> None:
-    gain = int(100 * share) - int(100 * shares[name])
-    if gain > 0:
-        progress.advance(gain, **figures)
-        shares[name] = share
-
-
-def _begin_worker(events: Any, lifeline: Connection, threads: int) -> None:
-    """Prepare a worker process, which ends when the other end of ``lifeline`` closes: also when its parent is killed."""
-    global _events
-    _events = events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-
-
-def _end_with(lifeline: Connection) -> None:
-    """Wait for the lifeline to close, then end this process; its checkpoints are whole at any moment."""
-    lifeline.poll(None)
-    os._exit(1)
-
-
-def _worker(tree: dict[str, Any], arm: Arm, store_folder: Path, folder: Path) -> None:
-    config = validated(tree, source="the run")
-    run_arm(config, load_market(config), arm, store_folder, folder, _QueueProgress(arm.name))
-
-
-class _QueueProgress:
-    """Reports an arm's share of work to the parent process: encoder first half, study second half."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._stage, self._done, self._total = name, -1, 0, 1
-
-    def start(self, name: str, total: int, unit: str) -> None:  # noqa: ARG002  # the protocol's signature
-        self._stage, self._done, self._total = self._stage + 1, 0, max(1, total)
-
-    def advance(self, done: int, **figures: float) -> None:
-        before = self._done * 50 // self._total
-        self._done += done
-        if self._done * 50 // self._total > before:
-            share = min(1.0, self._done / self._total)
-            _events.put((self._name, min(0.99, 0.5 * (self._stage + share)), figures))
-
-    def finish(self) -> None:
-        pass
+@lru_cache(maxsize=1)
+def market_of(text: str, with_test: bool) -> tuple[Config, Market]:
+    """Return a configuration and its market from JSON; a worker process keeps its last."""
+    config = validated(json.loads(text), source="the run")
+    return config, load_market(config, with_test=with_test)

@@ -124,11 +124,11 @@ def _features_of(checkpoint: Path) -> str:
 
 
 def _arm_of(checkpoint: Path) -> Path:
-    folder = checkpoint.parent if checkpoint.is_file() else checkpoint
-    for name in ("encoder.safetensors", "actor.safetensors"):
-        if not (folder / name).is_file():
+    folder = checkpoint.parent.parent if checkpoint.is_file() else checkpoint
+    for kind in ("encoder", "actor"):
+        if not (folder / "models" / f"{kind}.safetensors").is_file():
             raise MissingInputError(
-                f"no {name} in {folder}. Name the folder of a finished arm, such as runs/.../50-arms/adam_mini-s1."
+                f"no {kind} in {folder}. Name the folder of a finished arm, such as runs/.../50-arms/adam_mini-s1."
             )
     return folder
 

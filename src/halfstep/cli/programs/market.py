@@ -3,17 +3,22 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from halfstep.broker.rules import AccountRules, rules_hash
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
 from halfstep.experience.store import StoreHeader
 from halfstep.market.bars import Bars
+from halfstep.market.calendar import iso
 from halfstep.market.features import Features, compute_features
 from halfstep.market.indicators import atr_points
 from halfstep.market.instruments import Instrument, instrument
 from halfstep.market.read import default_bars, read_bars
 from halfstep.market.splits import Split, SplitSpans, choose_split, split_spans
 from halfstep.market.synthetic import random_bars
+
+MADE_UP_SEED = 1  # of the bars, whatever the seed of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +48,37 @@ class Market:
         )
 
 
+def market_facts(market: Market) -> dict[str, str | int]:
+    """Return what identifies the data of a run, for its manifest."""
+    bars = market.bars
+    return {
+        "path": "made up" if bars.source.path is None else str(bars.source.path),
+        "sha256": str(bars.source.sha256), "hash": bars.hash, "bars": len(bars), "symbol": bars.symbol,
+        "first": iso(int(bars.server_time[0])), "last": iso(int(bars.server_time[-1])), "zone": bars.zone.name,
+        "side": bars.side, "feature_set": market.features.set_id,
+    }  # fmt: skip
+
+
 def load_bars(config: Config) -> Bars:
     """Return the bars a configuration names."""
     data = config.data
     if data.made_up:
-        return random_bars(data.made_up, seed=config.run.seed)
+        return random_bars(data.made_up, seed=MADE_UP_SEED)
     if data.bars is None:
         return default_bars()
-    return read_bars(Path(data.bars), symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
+    return _read(config, data.bars)
 
 
-def load_market(config: Config) -> Market:
+def _read(config: Config, path: Path) -> Bars:
+    data = config.data
+    return read_bars(path, symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
+
+
+def load_market(config: Config, *, with_test: bool = True) -> Market:
     """Return the market of a configuration.
+
+    Args:
+        with_test: False for programs that choose settings: the bars end before the test span, which is empty.
 
     Raises:
         HalfstepError: of the reader, or where the bars do not cover the spans.
@@ -65,19 +89,26 @@ def load_market(config: Config) -> Market:
         split = choose_split(bars)
     else:
         split = Split(train=given.train, validation=given.validation, test=given.test)
+    spans = split_spans(bars, split)
+    if not with_test:
+        end = spans.test[0]
+        bars, spans = bars.slice(0, end), replace(spans, test=(end, end))
     traded = instrument(bars.symbol, profile=config.instrument.profile)
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
+    detail = None if config.data.detail is None else _read(config, config.data.detail)
+    if detail is not None:
+        detail = detail.slice(0, int(np.searchsorted(detail.time, bars.close_time[-1])))
     return Market(
         bars=bars,
         features=compute_features(bars, config.data.features),
         split=split,
-        spans=split_spans(bars, split),
+        spans=spans,
         instrument=traded,
         rules=rules,
-        table=market_table(bars, traded, rules, atr_points=atr),
+        table=market_table(bars, traded, rules, detail=detail, atr_points=atr),
         test_rules=closing,
-        test_table=market_table(bars, traded, closing, atr_points=atr),
+        test_table=market_table(bars, traded, closing, detail=detail, atr_points=atr),
         discount=config.research.discount,
     )

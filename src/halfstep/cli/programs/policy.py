@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from halfstep.broker.table import market_table
-from halfstep.cli.programs.arms import model_config
+from halfstep.cli.programs.models import model_config, model_file
 from halfstep.cli.run_folder import RunFolder
 from halfstep.experience.rollout import trade
 from halfstep.market.bars import Bars
@@ -34,11 +34,11 @@ def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, 
     config = RunFolder.config_of(run)
     encoder = build_encoder(model_config(config), feature_names=features.names, seed=0)
     load_weights(
-        encoder, folder / "encoder.safetensors", kind="encoder", facts={}, remedy="halfstep run"
+        encoder, model_file(folder, "encoder"), kind="encoder", facts={}, remedy="halfstep run"
     )  # the names of the features are among the facts that every encoder has
     actor = build_actor(model_config(config), seed=0)
     load_weights(
-        actor, folder / "actor.safetensors", kind="actor", facts={"encoder": weights_hash(encoder)},
+        actor, model_file(folder, "actor"), kind="actor", facts={"encoder": weights_hash(encoder)},
         remedy="halfstep run",
     )  # fmt: skip
     first = features.settled + encoder.first_row + 1  # the bar after the first context

@@ -11,6 +11,7 @@ from halfstep.backtest.baselines import random_band, simple_baselines
 from halfstep.backtest.metrics import Row, compute_rows, money, number, percent
 from halfstep.backtest.report import BaselineLine, Curve, Forecast, OptimizerFigures, ReportData
 from halfstep.backtest.statistics import (
+    SEEDS_FOR_A_VERDICT,
     compare_paired,
     interquartile_mean,
     seed_interval,
@@ -18,19 +19,16 @@ from halfstep.backtest.statistics import (
 )
 from halfstep.broker.engine import Run, run_actions
 from halfstep.broker.outcomes import Outcome
-from halfstep.cli.programs.arms import encoder_data, model_config, path_of_test
+from halfstep.cli.programs.arms import path_of_test
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.models import encoder_data, load_encoder
 from halfstep.cli.run_folder import versions
 from halfstep.config.load import plain
 from halfstep.config.tables import Config
 from halfstep.market.calendar import iso
-from halfstep.nn.build import build_encoder
-from halfstep.nn.checkpoint import load_weights
-from halfstep.training.encoder import encoder_facts
 from halfstep.training.windows import WindowTable, forecasts
 
 FEW_POSITIONS = 100
-SEEDS_FOR_A_VERDICT = 5
 
 
 def summarise(
@@ -215,16 +213,7 @@ def _skills(market: Market, arm: dict[str, Any]) -> tuple[tuple[str, str, str, s
 def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any]) -> Forecast:
     """Return a forecast in the middle of the test span, of the feature with the greatest skill on validation."""
     data = encoder_data(market)
-    encoder = build_encoder(model_config(config), feature_names=data.names, seed=0)
-    name = f"{arm['optimizer']}-s{arm['seed']}"
-    load_weights(
-        encoder,
-        folder / name / "encoder.safetensors",
-        kind="encoder",
-        facts=encoder_facts(data),
-        remedy="halfstep run",
-    )
-    encoder.eval()
+    encoder = load_encoder(folder / f"{arm['optimizer']}-s{arm['seed']}", config, market)
     column = int(np.argmax(arm["encoder"]["skill"]))
     horizon = encoder.config.horizon
     origin = max(

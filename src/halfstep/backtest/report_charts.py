@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no fonts embedded, fixed ids, a title and a sentence with the numbers."""
+"""Of the page before `halfstep.backtest.html`; goes with `report.py`. Charts as inline SVG: no fonts embedded, fixed ids, a title and a sentence with the numbers."""
 
 import io
 import re

@@ -1,0 +1,223 @@
+"""Charts of the account over time: equity and drawdown, deposit load, months, the quality of the bars."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from halfstep.backtest.charts.figure import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    ORANGE,
+    Chart,
+    DataTable,
+    date_axis,
+    dates,
+    day,
+    draw,
+    nothing,
+    one_axes,
+    sample,
+    table_note,
+    thin,
+    thousands,
+)
+from halfstep.backtest.figures import number
+from halfstep.market.calendar import iso
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def equity(
+    time: Int64[np.ndarray, " bar"],
+    balance: Float64[np.ndarray, " bar"],
+    equity: Float64[np.ndarray, " bar"],
+    *,
+    deposit: float,
+    currency: str,
+    hold: Float64[np.ndarray, " bar"] | None = None,
+    band: tuple[Float64[np.ndarray, " bar"], Float64[np.ndarray, " bar"]] | None = None,
+) -> Chart:
+    """Balance and equity after each bar; under it the fall of equity from its peak, in percent of the peak.
+
+    Args:
+        time: server seconds of each bar.
+        balance, equity: after each bar, account currency.
+        deposit: before the first bar.
+        currency: of the account.
+        hold: equity of buy and hold.
+        band: 5 % and 95 % quantile of the random policies' equity after each bar.
+    """
+    title = "Balance, equity and drawdown"
+    if not len(time):
+        return nothing("equity", title, "No bar was stepped, so there is no curve.")
+    peak = np.maximum(deposit, np.maximum.accumulate(equity))
+    drawdown = np.where(peak > 0, (peak - equity) / np.where(peak > 0, peak, 1.0), 0.0) * 100
+    worst = int(drawdown.argmax())
+    top = int(np.flatnonzero(equity[: worst + 1] == equity[: worst + 1].max())[-1])
+    fall = (
+        f"the deepest fall is {drawdown[worst]:.2f}% of the peak, {_between(time[top], time[worst])}"
+        if drawdown[worst] > 0
+        else "it never falls below an earlier peak"
+    )
+    message = (
+        f"Equity goes from {number(deposit, 2)} to {number(equity[-1], 2)} {currency} between {day(time[0])} and "
+        f"{day(time[-1])}, lowest {number(min(deposit, equity.min()), 2)}, highest {number(max(deposit, equity.max()), 2)}; {fall}."
+    )
+    when = dates(time)
+
+    def plot(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        if band is not None:
+            kept = thin(band[1] - band[0])
+            upper.fill_between(
+                when[kept], band[0][kept], band[1][kept], color=FAINT, alpha=0.25, linewidth=0, label="random, 5–95 %"
+            )  # fmt: skip
+        if hold is not None:
+            kept = thin(hold)
+            upper.plot(when[kept], hold[kept], ":", color=GREEN, linewidth=1.6, label="buy and hold")
+        kept = thin(balance)
+        upper.step(
+            when[kept], balance[kept], "--", where="post", color=ORANGE, linewidth=1.6, label="balance"
+        )
+        kept = thin(equity)
+        upper.plot(when[kept], equity[kept], color=BLUE, label="equity")
+        upper.axhline(deposit, color=FAINT, linewidth=0.8)
+        upper.set_ylabel(currency)
+        thousands(upper.yaxis)
+        upper.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
+        kept = thin(drawdown)
+        lower.fill_between(when[kept], -drawdown[kept], 0, color=ORANGE, alpha=0.35, linewidth=0)
+        lower.plot(when[kept], -drawdown[kept], color=ORANGE, linewidth=1.2)
+        lower.set_ylabel("drawdown, %")
+        lower.set_ylim(top=0)
+        date_axis(lower)
+
+    rows = tuple(
+        (iso(int(time[i])), number(balance[i], 2), number(equity[i], 2), f"{drawdown[i]:.2f}") for i in sample(len(time))
+    )  # fmt: skip
+    table = DataTable(
+        heads=("Server time", f"Balance, {currency}", f"Equity, {currency}", "Drawdown, %"),
+        rows=rows,
+        note=table_note(len(time), "tables/equity.parquet"),
+    )
+    return draw("equity", title, message, plot, table=table, height=420, is_wide=True)
+
+
+def deposit_load(time: Int64[np.ndarray, " bar"], load: Float64[np.ndarray, " bar"]) -> Chart:
+    """Margin over equity after each bar, in percent."""
+    title = "Deposit load"
+    if not load.any():
+        return nothing(
+            "deposit_load", title, "No position was held at the end of a bar, so no margin was used."
+        )
+    most = int(load.argmax())
+    message = (
+        f"Margin reaches {load[most]:.2f}% of equity on {day(time[most])}; while a position is held it is "
+        f"{np.median(load[load > 0]):.2f}% in the middle, and {100 * float((load > 0).mean()):.1f}% of the bars hold one."
+    )
+    kept = thin(load)
+
+    def plot(figure: Figure) -> None:
+        axes = one_axes(figure, "", "margin / equity, %")
+        axes.fill_between(dates(time)[kept], load[kept], color=BLUE, alpha=0.3, linewidth=0)
+        axes.plot(dates(time)[kept], load[kept], color=BLUE, linewidth=1.2)
+        axes.set_ylim(bottom=0)
+        date_axis(axes)
+
+    rows = tuple((iso(int(time[i])), f"{load[i]:.2f}") for i in sample(len(time)))
+    table = DataTable(
+        heads=("Server time", "Margin / equity, %"),
+        rows=rows,
+        note=table_note(len(time), "tables/equity.parquet"),
+    )
+    return draw("deposit_load", title, message, plot, table=table)
+
+
+def monthly(months: Sequence[tuple[int, int]], growth: Sequence[float | None]) -> Chart:
+    """Growth per server month in percent, years down, months across, the number in each cell.
+
+    Args:
+        months: year and month, 1 to 12.
+        growth: percent of the month's first equity; None where it is not defined.
+    """
+    title = "Growth per month"
+    known = [(value, month) for value, month in zip(growth, months, strict=True) if value is not None]
+    if not known:
+        return nothing("monthly", title, "No month has a defined growth.")
+    best, worst = max(known), min(known)
+    wins = sum(value > 0 for value, _ in known)
+    message = (
+        f"{wins} of {len(known)} month{'s' if len(known) > 1 else ''} with a gain; best {_month(best[1])} with "
+        f"{best[0]:+.2f}%, worst {_month(worst[1])} with {worst[0]:+.2f}%."
+    )
+    years = sorted({year for year, _ in months})
+    scale = max(abs(value) for value, _ in known) or 1.0
+
+    def plot(figure: Figure) -> None:
+        axes = figure.subplots()
+        half = len(years) * 2  # six months in a line, so that the numbers can be read
+        for (year, month), value in zip(months, growth, strict=True):
+            row = 2 * years.index(year) + (month > 6)
+            column = (month - 1) % 6
+            shade = 0.0 if value is None else 0.06 + 0.28 * abs(value) / scale
+            colour = BLUE if (value or 0) > 0 else ORANGE
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
+            axes.text(column + 0.5, row + 0.32, MONTHS[month - 1], ha="center", va="center", fontsize=14)
+            text = "--" if value is None else f"{value:+.1f}%"
+            axes.text(column + 0.5, row + 0.68, text, ha="center", va="center", fontsize=14)
+        axes.set(xlim=(0, 6), ylim=(half, 0), xticks=[], yticks=[2 * i + 1 for i in range(len(years))])
+        axes.set_yticklabels([str(year) for year in years])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+
+    rows = tuple(
+        (f"{year}-{month:02d}", "--" if value is None else f"{value:+.2f}") for (year, month), value in zip(months, growth, strict=True)
+    )  # fmt: skip
+    table = DataTable(heads=("Server month", "Growth, %"), rows=rows)
+    return draw("monthly", title, message, plot, table=table, height=110 * len(years) + 10)
+
+
+def quality(parts: Float64[np.ndarray, " part"], overall: float) -> Chart:
+    """History quality along the test span: green where the bars are whole, orange where some are missing or wrong.
+
+    Args:
+        parts: quality of each part in percent, in time order; at most 199.
+        overall: of the whole span, percent.
+    """
+    title = "History quality"
+    if not len(parts):
+        return nothing("quality", title, "The quality of the bars was not measured.")
+    low = int((parts < 99).sum())
+    message = (
+        f"{overall:.2f}% of the bars of the test span are present and valid; {low} of {len(parts)} parts are below 99%"
+        + (f", the worst has {parts.min():.1f}%." if low else ".")
+    )
+
+    def plot(figure: Figure) -> None:
+        axes = one_axes(figure, "part of the test span", "")
+        for good, colour, hatch, label in ((True, GREEN, "", "99 % and more"), (False, ORANGE, "xx", "less")):
+            picked = np.flatnonzero((parts >= 99) == good)
+            if len(picked):
+                axes.bar(picked + 0.5, 1, width=1.0, color=colour, alpha=0.75, hatch=hatch, label=label, edgecolor=INK if not good else colour, linewidth=0)  # fmt: skip
+        axes.set(xlim=(0, len(parts)), ylim=(0, 1), yticks=[])
+        axes.grid(visible=False)
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+    picked = sample(len(parts))
+    rows = tuple((str(i + 1), f"{parts[i]:.2f}") for i in picked)
+    table = DataTable(heads=("Part", "Quality, %"), rows=rows, note=table_note(len(parts), "metrics.json"))
+    return draw("quality", title, message, plot, table=table, height=150)
+
+
+def _between(start: np.integer, end: np.integer) -> str:
+    return f"on {day(end)}" if day(start) == day(end) else f"from {day(start)} to {day(end)}"
+
+
+def _month(month: tuple[int, int]) -> str:
+    return f"{MONTHS[month[1] - 1]}\u00a0{month[0]}"

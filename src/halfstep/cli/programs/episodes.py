@@ -1,0 +1,51 @@
+"""The trajectories of a run folder: ``episodes/`` is a store that holds every round so far.
+
+A further round begins with the shards of the rounds before it, as links to the same files where the disk has them, so
+each folder is complete and none is ever changed by a later program.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from halfstep import files
+from halfstep.cli.programs.market import Market
+from halfstep.errors import MissingInputError
+from halfstep.experience.store import EpisodeStore
+
+
+def episodes_folder(folder: Path) -> Path:
+    """Return the store of a run folder, or the folder itself where it is a store.
+
+    Raises:
+        MissingInputError: there is no store.
+    """
+    for path in (folder / "episodes", folder):
+        if (path / "header.json").is_file():
+            return path
+    raise MissingInputError(f"no trajectories in {folder}: run halfstep research --out {folder}")
+
+
+def begin_store(folder: Path, market: Market, *, previous: Path | None = None) -> EpisodeStore:
+    """Return the store of a run folder for writing; with ``previous``, it begins with that folder's shards.
+
+    Raises:
+        StoreMismatchError: the previous store was made with other bars, features or rules.
+    """
+    if previous is not None:
+        source = EpisodeStore.open(episodes_folder(previous), expect=market.store_header).folder
+        for shard in sorted(source.glob("shard-*")):
+            _link(shard, folder / "episodes" / shard.name)
+    return EpisodeStore.create(folder / "episodes", market.store_header)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a finished file a second name; where the disk knows no links, copy it."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,134 @@
+"""`halfstep study`: trajectories and an encoder → a critic and an actor, chosen on the validation span."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from halfstep.cli.flags import Request
+from halfstep.cli.frame import Job, Outcome, Program, Step
+from halfstep.cli.inputs import StudyInputs
+from halfstep.cli.programs.episodes import episodes_folder
+from halfstep.cli.programs.estimates import study_steps
+from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.models import carry_encoder, contexts_of, load_encoder, model_config, needed_model
+from halfstep.config.tables import Config
+from halfstep.errors import ConfigError
+from halfstep.experience.store import EpisodeStore
+from halfstep.nn.encoder import Encoder
+from halfstep.progress import Progress
+from halfstep.training.policy import Contexts
+from halfstep.training.study import StudyData, StudyResult, study
+
+
+def study_policy(
+    config: Config,
+    market: Market,
+    folder: Path,
+    progress: Progress,
+    *,
+    encoder_folder: Path,
+    contexts: Contexts,
+    store: EpisodeStore,
+    optimizer: str,
+    seed: int,
+) -> StudyResult:
+    """Train critic and actor in a folder, and carry their encoder on; continues what was interrupted there."""
+    carry_encoder(encoder_folder, folder)
+    data = StudyData(
+        store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
+        train=market.spans.train, validation=market.spans.validation,
+    )  # fmt: skip
+    return study(
+        model_config(config), data, config.study, optimizer=optimizer, optimizer_settings=config.optim,
+        seed=seed, folder=folder, progress=progress,
+    )  # fmt: skip
+
+
+def study_metrics(result: StudyResult, *, optimizer: str, seed: int) -> dict[str, Any]:
+    """Return the figures of a study; times of the clock stand under ``clock``."""
+    modules = (result.actor, result.critic)
+    return {
+        "optimizer": optimizer,
+        "seed": seed,
+        "study": {
+            "validation": result.validation, "log_growth": result.log_growth, "curve": result.curve,
+            "state_bytes": result.state_bytes,
+            "parameters": sum(param.numel() for module in modules for param in module.parameters()),
+        },
+        "clock": {"study_seconds": result.seconds},
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    encoder_folder: Path
+    encoder: Encoder
+    store: EpisodeStore
+
+
+def _open(request: Request[StudyInputs], market: Market) -> _Opened:
+    given = request.inputs
+    if given.encoder is None:
+        raise ConfigError(
+            "encoder: not given. Name its folder with --encoder; halfstep study-encoder makes one."
+        )
+    if given.episodes is None:
+        raise ConfigError(
+            "episodes: not given. Name their folder with --episodes; halfstep research makes one."
+        )
+    return _Opened(
+        encoder_folder=given.encoder,
+        encoder=load_encoder(given.encoder, request.config, market),
+        store=EpisodeStore.open(episodes_folder(given.episodes), expect=market.store_header),
+    )
+
+
+def _parents(inputs: StudyInputs) -> dict[str, Path]:
+    assert inputs.encoder is not None  # _open has looked
+    assert inputs.episodes is not None
+    return {
+        "encoder": needed_model(inputs.encoder, "encoder"),
+        "episodes": episodes_folder(inputs.episodes),
+    }
+
+
+def _plan(job: Job[StudyInputs]) -> list[Step]:
+    return study_steps(job.config)
+
+
+def _work(job: Job[StudyInputs]) -> Outcome:
+    opened: _Opened = job.opened
+    optimizer, seed = job.config.run.optimizer, job.config.run.seed
+    contexts = contexts_of(opened.encoder, job.market, job.folder.path, opened.encoder_folder)
+    result = study_policy(
+        job.config, job.market, job.folder.path, job.progress, encoder_folder=opened.encoder_folder,
+        contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
+    )  # fmt: skip
+    metrics = study_metrics(result, optimizer=optimizer, seed=seed)
+    return Outcome(
+        metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
+    )
+
+
+def _encoder_figures(folder: Path) -> dict[str, Any]:
+    """Return what the encoder's own program wrote about it, so that a later report needs one folder alone."""
+    path = folder / "metrics.json"
+    figures = json.loads(path.read_text(encoding="utf-8")).get("encoder") if path.is_file() else None
+    return {} if figures is None else {"encoder": figures}
+
+
+def _validation_table(result: StudyResult) -> Table:
+    table = Table(title="The mean action on the validation span")
+    for heading in ("update", "log growth", "deals", ""):
+        table.add_column(heading, justify="right")
+    best = max(result.validation, key=lambda point: point["log_growth"])  # the first of equals
+    for point in result.validation:
+        kept = "kept" if point is best else ""
+        table.add_row(f"{point['update']:,}", f"{point['log_growth']:+.5f}", f"{point['deals']:.0f}", kept)
+    return table
+
+
+PROGRAM = Program(verb="study", open=_open, parents=_parents, plan=_plan, work=_work)

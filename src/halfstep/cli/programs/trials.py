@@ -1,0 +1,88 @@
+"""What a program tells the registry of trials."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from halfstep.backtest.registry import Trial
+from halfstep.cli.programs.arms import Arm
+from halfstep.cli.programs.market import Market
+from halfstep.cli.run_folder import versions
+from halfstep.config.load import plain
+from halfstep.config.tables import Config
+
+DECIDES_NOTHING = ("compare", "test", "run", "walk_forward", "tune")
+"""Tables that say how often and how a result is looked at; of ``run``, the rounds decide."""
+
+
+def configuration_hash(
+    config: Config, bars_hash: str, optimizer: str, plan: Mapping[str, Any] | None = None
+) -> str:
+    """Return a hash of everything that decides an arm's result but its seed: settings, optimizer, bars, program.
+
+    Args:
+        plan: of a program that trains on many spans, in place of the split.
+    """
+    tree = {name: table for name, table in plain(config).items() if name not in DECIDES_NOTHING}
+    tree.pop("recipe")
+    if plan is not None:
+        tree["split"] = dict(plan)
+    found = versions()
+    tree |= {
+        "data": {"features": config.data.features, "hash": bars_hash},
+        "optimizer": optimizer, "rounds": config.run.rounds,
+        "program": [found["halfstep"], found.get("commit", "")],
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def arm_trials(
+    config: Config,
+    market: Market,
+    records: Iterable[dict[str, Any]],
+    *,
+    program: str,
+    run: Path,
+    plan: Mapping[str, Any] | None = None,
+) -> list[Trial]:
+    """Return the trials that finished arms are: the furthest figure of each that was looked at."""
+    return [_trial(config, market, record, program, run, plan) for record in records]
+
+
+def failed_trials(
+    config: Config, market: Market, arms: Iterable[Arm], *, program: str, run: Path
+) -> list[Trial]:
+    """Return the trials of arms that gave no figure: they were tried all the same."""
+    return [
+        Trial(
+            program=program, run=str(run.absolute()), optimizer=arm.optimizer, seed=arm.seed,
+            configuration=configuration_hash(config, market.bars.hash, arm.optimizer),
+            is_made_up=config.data.made_up > 0, span="validation", days=market.split.validation, figure="none",
+            value=None, sharpe={},
+        )
+        for arm in arms
+    ]  # fmt: skip
+
+
+def _trial(
+    config: Config,
+    market: Market,
+    record: dict[str, Any],
+    program: str,
+    run: Path,
+    plan: Mapping[str, Any] | None,
+) -> Trial:
+    span: Literal["validation", "test"] = "test" if "test" in record else "validation"
+    if "test" in record or "study" in record:
+        part = record["test"] if "test" in record else record["study"]
+        figure, value, sharpe = "log_growth", part["log_growth"], part["sharpe"]
+    else:
+        figure, value, sharpe = "validation_loss", record["encoder"]["validation_loss"], {}
+    return Trial(
+        program=program, run=str(run.absolute()), optimizer=record["optimizer"], seed=record["seed"],
+        configuration=configuration_hash(config, market.bars.hash, record["optimizer"], plan),
+        is_made_up=config.data.made_up > 0, span=span, days=getattr(market.split, span), figure=figure,
+        value=value, sharpe=sharpe,
+    )  # fmt: skip
