@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from halfstep.optim import launcher, watch
+from halfstep.optim import optimizer as optimizer_module
 from halfstep.optim.optimizer import AdamMini
 from halfstep.optim.threads import python_threads
 
@@ -89,6 +90,10 @@ def group_replaced(params: list[nn.Parameter], optimizer: AdamMini) -> None:
     optimizer.param_groups[0] = dict(optimizer.param_groups[0], lr=0.5)
 
 
+def tuple_given(params: list[nn.Parameter], optimizer: AdamMini) -> None:
+    optimizer.param_groups[0]["params"] = tuple(params[:2])
+
+
 def parameter_left(params: list[nn.Parameter], optimizer: AdamMini) -> None:
     optimizer.param_groups[0]["params"].pop()
 
@@ -96,7 +101,7 @@ def parameter_left(params: list[nn.Parameter], optimizer: AdamMini) -> None:
 CHANGES = {
     **{name: change for name, change in globals().items() if name in (
         "turned", "shorter", "swapped", "moved", "state_replaced", "all_states_replaced", "parameter_replaced",
-        "list_replaced", "group_replaced", "parameter_left",
+        "list_replaced", "group_replaced", "tuple_given", "parameter_left",
     )},
     **{f"{key} moved": moment_moved(key) for key in ("exp_avg", "exp_avg_sq", "step")},
     **{f"{key} replaced": moment_replaced(key) for key in ("exp_avg", "exp_avg_sq", "step")},
@@ -108,13 +113,7 @@ def without_c_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LookupError("an unknown torch")
 
     monkeypatch.setattr(launcher, "Watch", nothing)
-    write = watch.Contents._write_tables
-
-    def python_only(self: watch.Contents) -> None:
-        write(self)
-        self._look = None
-
-    monkeypatch.setattr(watch.Contents, "_write_tables", python_only)
+    monkeypatch.setattr(optimizer_module, "has_numba", lambda: False)
 
 
 @pytest.mark.parametrize("asks", ["C", "Python"])

@@ -35,7 +35,7 @@ from halfstep.optim.partition import (
     spec_for_shape,
 )
 from halfstep.optim.plan import Plan
-from halfstep.optim.watch import Contents
+from halfstep.optim.watch import Contents, has_numba
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -383,6 +383,7 @@ class AdamMini(Optimizer):
             + [(group, ("params", "fused", "capturable")) for group in self._planned],
             [group["params"] for group in self._planned],
             self.state,
+            compiled=any(group["fused"] is not False for group in self._planned) and has_numba(),
         )
         return plan_for(entries, waiting)
 

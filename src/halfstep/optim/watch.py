@@ -61,6 +61,9 @@ class Watch:
         self._check, self._find, _ = _look()
         self._address = self._look.ctypes.data
         self._result, self._missing = self._look["result"], self._look["missing"]
+        in_python = [0 if param.grad is None else param.grad.data_ptr() for param in params]
+        if not self.are_in_place() or (self.find_gradients() and tensors["grad"].tolist() != in_python):
+            raise LookupError(f"torch {torch.__version__}")
 
     def are_in_place(self) -> bool:
         """Return whether weights and moments are where the table says, and weights contiguous and as large as they were."""
@@ -84,6 +87,7 @@ class Contents:
         dictionaries: each with those of its keys that matter.
         lists: all of their elements matter.
         mapping: all of its values matter, in their order.
+        compiled: look from compiled code.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class Contents:
         dictionaries: Iterable[tuple[dict[str, Any], Sequence[str]]],
         lists: Iterable[list[Any]],
         mapping: dict[Any, Any],
+        *,
+        compiled: bool,
     ) -> None:
         self._lists = [(found, len(found)) for found in lists]
         self.mapping, self._values = mapping, list(mapping.values())
@@ -98,7 +104,8 @@ class Contents:
         self._items = [(found, key, found[key]) for found, key in places]
         self._items += [(found, k, found[k]) for found, length in self._lists for k in range(length)]
         self._look = None
-        if has_numba():
+        containers = [mapping, *(found for found, _, _ in self._items)]
+        if compiled and all(isinstance(found, dict | list) for found in containers):
             self._look = _look()[2]
             self._write_tables()
 
@@ -130,7 +137,7 @@ class Contents:
                 return False
         if self._look is None:
             return all(
-                (found[key] if isinstance(found, list) else found.get(key)) is value
+                (found.get(key) if isinstance(found, dict) else found[key]) is value
                 for found, key, value in self._items
             ) and all(map(operator.is_, self.mapping.values(), self._values))
         self._look(self._address)
