@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from halfstep.optim.kernels.compiling import c_function, hash_of, inner
-from halfstep.optim.kernels.storage import address_of, ask, call_for_word, get, load, put, record_at
+from halfstep.optim.kernels.storage import address_of, ask, call_for_word, fetch, get, load, put, record_at
 from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, TENSOR_RECORD, WATCHED_RECORD
 
 _SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
@@ -61,9 +61,23 @@ def _is_kind(look, handle):
     )
 
 
+@inner
+def _fetch_tensor(handle):
+    """Ask for the lines of memory in which torch keeps a tensor's form and place."""
+    itself = load(np.int64, handle, 0)
+    for line in range(4):
+        fetch(itself + 64 * line)
+
+
 def _check_places(look):
     """Write to ``result`` whether all weights and moments are where the table says; weights must be contiguous."""
     put(LOOK_RECORD, look, "result", 0)
+    for k in range(get(LOOK_RECORD, look, "count")):  # out of the caches, waits would follow one another
+        watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
+        _fetch_tensor(get(WATCHED_RECORD, watched, "param"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "exp_avg"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "exp_avg_sq"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "step"))
     for k in range(get(LOOK_RECORD, look, "count")):
         tensor = record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k)
         watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
@@ -111,6 +125,9 @@ def _find_gradients(look):
 def _check_contents(contents):
     """Write to ``result`` whether dictionaries and lists hold what they held."""
     put(CONTENTS_RECORD, contents, "result", 0)
+    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
+        item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
+        fetch(get(ITEM_RECORD, item, "container") + 32)
     for k in range(get(CONTENTS_RECORD, contents, "item_count")):
         item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
         place = (get(ITEM_RECORD, item, "container"), get(ITEM_RECORD, item, "key"))

@@ -172,6 +172,20 @@ _ANYTHING = ir.IntType(8).as_pointer()
 
 
 @intrinsic
+def fetch(typing_context, address):
+    """Ask for the line of memory at an address, which may be any, without waiting for it."""
+
+    def generate(context, builder, _, arguments):
+        form = ir.FunctionType(ir.VoidType(), [_ANYTHING, _HALF_WORD, _HALF_WORD, _HALF_WORD])
+        function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")
+        to_read, near, data = _HALF_WORD(0), _HALF_WORD(3), _HALF_WORD(1)
+        builder.call(function, [builder.inttoptr(arguments[0], _ANYTHING), to_read, near, data])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
+
+
+@intrinsic
 def call(typing_context, function, data):
     """Call a C function, by address, on one thread."""
 
