@@ -23,7 +23,7 @@ import torch
 from scipy import stats
 
 from halfstep.broker.engine import run_actions
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import research
@@ -95,11 +95,8 @@ def field(
         preset("default"), encoder_data, EncoderTraining(epochs=given.epochs), optimizer="adam_mini",
         optimizer_settings=OptimizerSettings(), seed=1, folder=folder / "encoder",
     ).encoder  # fmt: skip
-    header = StoreHeader(
-        bars_hash=bars.hash, feature_set=features.set_id, rules_hash=rules_hash(RULES, traded), symbol=bars.symbol,
-        discount=0.99,
-    )  # fmt: skip
-    store = EpisodeStore.create(folder / "store", header)
+    header = StoreHeader.of(bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=0.99)
+    store = EpisodeStore.create(folder / "store", header, bars)
     research(
         table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap), store=store, round_number=0, span=spans["train"],
         settings=ResearchSettings(passes=given.passes, group=given.passes), seed=1,

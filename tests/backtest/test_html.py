@@ -129,7 +129,9 @@ def test_every_figure_has_one_place(report: Report, reader: Reader) -> None:
     for table in report.tables:
         if table.kind.form == "page":
             for number, texts in enumerate(table.texts()):
-                for column, text in list(zip(table.kind.columns, texts, strict=True))[1:]:
+                for column, text in list(zip(table.kind.columns, texts, strict=True))[
+                    1:
+                ]:  # the first names the row
                     assert reader.texts[f"{table.kind.key}.{number}.{column.name}"] == text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import research
@@ -46,11 +46,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         values=torch.from_numpy(features.values), names=features.names, train=TRAIN, validation=VALIDATION,
         settled=features.settled, data_hash=bars.hash,
     )  # fmt: skip
-    header = StoreHeader(
-        bars_hash=bars.hash, feature_set=features.set_id, rules_hash=rules_hash(RULES, table.instrument),
-        symbol="EURUSD", discount=0.99,
-    )  # fmt: skip
-    store = EpisodeStore.create(tmp_path_factory.mktemp("world") / "store", header)
+    header = StoreHeader.of(
+        bars, feature_set=features.set_id, rules=RULES, instrument=table.instrument, discount=0.99
+    )
+    store = EpisodeStore.create(tmp_path_factory.mktemp("world") / "store", header, bars)
     research(
         table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap), settings=ResearchSettings(passes=12, group=12),
         store=store, round_number=0, span=TRAIN, seed=1,

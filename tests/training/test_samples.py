@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from halfstep.experience.store import EpisodeStore, Group, StoreHeader
+from halfstep.experience.episode import Group
+from halfstep.experience.store import EpisodeStore
 from halfstep.training.samples import (
     Batches,
     account_vectors,
@@ -68,8 +69,9 @@ def test_account_vectors_carry_the_hour_of_their_bar(world: World) -> None:
 
 def test_batches_of_a_seed_hold_each_origin_once(world: World) -> None:
     batches = Batches(world.study_data, SETTINGS, seed=4)
-    rows = np.concatenate([batches._uniform(k) for k in range(batches.per_epoch)])
-    assert len(np.unique(rows)) == len(rows) > 0.98 * len(batches._episode) - SETTINGS.batch
+    n = len(batches._origins)
+    places = np.concatenate([batches.places(k) for k in range(-(-n // SETTINGS.batch))], axis=1)
+    assert len(np.unique(places[:, :n], axis=1).T) == n > 1000
     other = Batches(world.study_data, SETTINGS, seed=4)
     assert torch.equal(batches.at(3).action, other.at(3).action)
 
@@ -77,40 +79,43 @@ def test_batches_of_a_seed_hold_each_origin_once(world: World) -> None:
 def test_weighted_batches_prefer_good_episodes(world: World) -> None:
     settings = replace(SETTINGS, sampling="return_weighted", batch=2000)
     batches = Batches(world.study_data, settings, seed=4)
-    drawn = np.bincount(batches._episode[batches._weighted(0)], minlength=len(batches._odds))
+    drawn = np.bincount(batches.places(0)[0], minlength=len(batches._odds))
     np.testing.assert_allclose(drawn / drawn.sum(), batches._odds, atol=0.04)
-    assert not np.array_equal(batches._weighted(0), batches._weighted(1))
-    assert np.array_equal(batches._weighted(1), batches._weighted(1))
+    assert not np.array_equal(batches.places(0), batches.places(1))
+    assert np.array_equal(batches.places(1), batches.places(1))
 
 
 STEPS = 6  # the first episode ends in ruin, the second with its span
 
 
-@pytest.fixture
-def short(world: World, tmp_path: Path) -> World:
+def short_world(world: World, folder: Path, gain: float = 1.0) -> World:
     """Return the world with two episodes of six steps whose account k holds 10,000 + k."""
-    header = StoreHeader(bars_hash="b", feature_set="f", rules_hash="r", symbol="EURUSD", discount=0.99)
-    store = EpisodeStore.create(tmp_path / "store", header)
+    store = EpisodeStore.create(folder / "store", world.study_data.store.header, world.table.bars)
     account = np.zeros((2, STEPS + 1, 7), np.float32)
     account[..., :2] = 10_000 + np.arange(STEPS + 1)[:, None]
     reward = np.zeros((2, STEPS, 3), np.float32)
-    reward[..., 0] = np.arange(1, STEPS + 1)
+    reward[..., 0] = gain * np.arange(1, STEPS + 1)
     group = Group(
-        first_bar=TRAIN[0], account=account, action=np.zeros((2, STEPS, 6), np.float32), reward=reward,
+        first_bar=np.full(2, TRAIN[0]), account=account, action=np.zeros((2, STEPS, 6), np.float32), reward=reward,
         mark=np.zeros((2, STEPS), np.uint8), length=np.full(2, STEPS), terminated=np.array([True, False]),
-        source=np.zeros(2, np.uint8),
+        source=("policy", "policy"), seed=np.zeros(2, np.int64), policy=("", ""), initial_balance=np.full(2, 10_000.0),
+        final_equity=account[:, -1, 1].astype(np.float64), trades=np.zeros(2, np.int64),
     )  # fmt: skip
     store.write("r0-g0", group)
     return replace(world, study_data=replace(world.study_data, store=store))
+
+
+@pytest.fixture
+def short(world: World, tmp_path: Path) -> World:
+    return short_world(world, tmp_path)
 
 
 def found(world: World, settings: StudySettings) -> dict[tuple[int, int], tuple[float, int, bool, float]]:
     """Return reward sum, steps, terminated and the balance after them, by episode and step."""
     batches = Batches(world.study_data, settings, seed=1)
     batch = batches.at(0)
-    rows = batches._order[: len(batch.steps)]
-    keys = zip(batches._episode[rows].tolist(), batches._step[rows].tolist(), strict=True)
-    after = torch.zeros(len(rows)) if batch.after is None else batch.after.account[:, 0, 0]
+    keys = list(zip(*(part.tolist() for part in batches.places(0)), strict=True))
+    after = torch.zeros(len(keys)) if batch.after is None else batch.after.account[:, 0, 0]
     sums = batch.reward_sum[:, 0] * batches.scale
     return {
         key: (round(s.item(), 4), int(m), bool(t), a.item())
@@ -145,26 +150,22 @@ def test_the_state_after_the_sum_is_the_one_that_was_recorded(short: World) -> N
     batches = Batches(short.study_data, settings, seed=1)
     batch = batches.at(0)
     assert batch.after is not None
-    rows = batches._order[:12]
-    step = batches._step[rows]
+    episode, step = batches.places(0)
     reached = np.minimum(step + 3, STEPS)
     store, data = short.study_data.store, short.study_data
-    expected = account_vectors(
-        store.gather(batches._episode[rows], reached), data.table.server_time, data.rules.floor
-    )
+    expected = account_vectors(store.gather(episode, reached), data.table.server_time, data.rules.floor)
     assert batch.after.account[:, 0].numpy().tobytes() == expected.tobytes()
     bars = TRAIN[0] + reached
     assert torch.equal(batch.after.context, data.contexts.at(bars))
     y = bootstrapped(
         batch.reward_sum, torch.ones(12, 3), steps=batch.steps, terminated=batch.terminated, discount=0.99
     )
-    weights = 0.99 ** (reached - step) * ~((batches._episode[rows] == 0) & (reached == STEPS))
+    weights = 0.99 ** (reached - step) * ~((episode == 0) & (reached == STEPS))
     torch.testing.assert_close(y - batch.reward_sum, torch.from_numpy(weights).float()[:, None].expand(12, 3))
 
 
-def test_a_store_without_profit_cannot_be_imitated(short: World) -> None:
-    store = short.study_data.store
-    store.column("reward")[..., 0] *= -1
+def test_a_store_without_profit_cannot_be_imitated(world: World, tmp_path: Path) -> None:
+    short = short_world(world, tmp_path, gain=-1.0)
     assert Batches(short.study_data, SETTINGS, 1).warnings == (
         "no episode gained balance (2 policy): there is nothing to imitate",
     )

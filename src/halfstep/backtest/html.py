@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import jinja2
 
 from halfstep import files
-from halfstep.backtest.charts.all import all_charts
+from halfstep.backtest.charts.all import all_charts, growth_chart
 from halfstep.backtest.charts.figure import Chart
 from halfstep.backtest.content import Report
-from halfstep.backtest.figures import Column, Row, Table
-from halfstep.backtest.twins import shown_rows
+from halfstep.backtest.figures import UNDEFINED, Column, Row, Table, TableKind
+from halfstep.backtest.twins import SHOWN, shown_rows
 
 LIGHT = {
     "paper": "#ffffff", "ink": "#1b2430", "soft": "#f2f4f7", "faint": "#5f6876", "line": "#d5dae1", "link": "#005a8f",
@@ -37,15 +38,19 @@ CHARTS = (
     ("Training", ("loss", "memory", "step_time", "forecast")),
 )  # fmt: skip
 LONG_TEXT = 160  # characters; longer words are folded
+NOTE = 30  # characters; longer cells get a wide column
+
+Style = Literal["n", "t", "t note", "n words"]
+"""Numbers to the right, text to the left, long text in a wide column, words among numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure on the page: the name it has in the twins, its text, whether digits are aligned."""
+    """One figure on the page: the name it has in the twins, its text, how it stands in its column."""
 
     key: str
     text: str
-    is_number: bool
+    style: Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,37 +106,82 @@ def page(report: Report) -> str:
     )
 
 
+def page_of_runs(runs: Sequence[tuple[str, Report]]) -> str:
+    """Return the page that puts several named reports side by side."""
+    return _template("runs.html.jinja").render(
+        runs=runs,
+        different=differing_settings(runs),
+        groups=[
+            (title, row_grid(runs, group, title))
+            for title, group in (("Summary", "summary"), ("The tester's rows", "tester"), ("Further rows", "ours"), ("How sure", "uncertainty"))
+        ],
+        chart=growth_chart(runs),
+        light=LIGHT,
+        dark=DARK,
+    )  # fmt: skip
+
+
+def row_grid(runs: Sequence[tuple[str, Report]], group: str, caption: str) -> Grid:
+    """Return the rows of a group, one column per run; the cell of run n is ``<n>.<key>``."""
+    found: dict[str, Row] = {row.key: row for _, report in runs for row in getattr(report, group)}
+    texts = [{row.key: row.text for row in getattr(report, group)} for _, report in runs]
+    rows = tuple(
+        (
+            row.label,
+            tuple(Cell(f"{n}.{key}", text.get(key, UNDEFINED), "n words") for n, text in enumerate(texts)),
+        )
+        for key, row in found.items()
+    )  # fmt: skip
+    return Grid(group, caption, (("", False), *((name, True) for name, _ in runs)), rows, ())
+
+
+def differing_settings(runs: Sequence[tuple[str, Report]]) -> tuple[str, ...]:
+    """Return the labels of the settings that are not the same in all runs."""
+    texts: dict[str, set[str]] = {}
+    for _, report in runs:
+        for row in report.settings:
+            texts.setdefault(row.label, set()).add(row.text)
+    return tuple(label for label, found in texts.items() if len(found) > 1)
+
+
 def grid(report: Report, table: Table) -> Grid:
-    """Return a table as the page shows it: whole, or its first and last rows; on its side where its kind says so."""
-    kind = table.kind
-    columns = [column for column in kind.columns if column.name != "key"]
-    texts = table.texts()
-    places = [index for index, column in enumerate(kind.columns) if column.name != "key"]
-    cells = [
-        [
-            Cell(
-                f"{kind.key}.{record}.{kind.columns[place].name}",
-                texts[row][place],
-                _is_number(kind.columns[place]),
-            )
-            for place in places
-        ]
-        for record, row in enumerate(shown_rows(table))
-    ]
+    """Return a table as the page shows it: whole, or its first and last rows; on its side where its kind says so.
+
+    Columns called ``key`` are for machines; the first other one names the rows.
+    """
+    kind, texts, shown = table.kind, table.texts(), shown_rows(table)
+    places = [place for place, column in enumerate(kind.columns) if column.name != "key"]
+    first, others = places[0], places[1:]
+
+    def cell(record: int, place: int) -> Cell:
+        column, text = kind.columns[place], texts[shown[record]][place]
+        return Cell(f"{kind.key}.{record}.{column.name}", text, _style(kind, column, text))
+
+    names = [texts[row][first] for row in shown]
     remarks = tuple(text for key, text in report.remarks if key == kind.key)
     caption = kind.caption
-    if kind.form == "list" and len(cells) < len(texts):
-        caption += f": the first and the last {len(cells) // 2} of {len(texts)}"
-    if kind.is_transposed and cells:
-        heads = ((columns[0].label, False), *((line[0].text, True) for line in cells))
+    if len(shown) < len(texts):
+        caption += f": the first and the last {SHOWN} of {len(texts)}"
+    if kind.is_transposed:
+        heads = ((kind.columns[first].label, False), *((name, True) for name in names))
         rows = tuple(
-            (column.label, tuple(line[place] for line in cells))
-            for place, column in enumerate(columns)
-            if place > 0
+            (kind.columns[place].label, tuple(cell(record, place) for record in range(len(shown))))
+            for place in others
         )
-        return Grid(kind.key, caption, heads, rows, remarks)
-    heads = tuple((column.label, _is_number(column)) for column in columns)
-    return Grid(kind.key, caption, heads, tuple((line[0].text, tuple(line[1:])) for line in cells), remarks)
+    else:
+        heads = tuple((kind.columns[place].label, _is_number(kind.columns[place])) for place in places)
+        rows = tuple(
+            (name, tuple(cell(record, place) for place in others)) for record, name in enumerate(names)
+        )
+    return Grid(kind.key, caption, heads, rows, remarks)
+
+
+def _style(kind: TableKind, column: Column, text: str) -> Style:
+    if _is_number(column):
+        return "n"
+    if kind.is_transposed:
+        return "n words"
+    return "t note" if len(text) > NOTE else "t"
 
 
 def _is_number(column: Column) -> bool:

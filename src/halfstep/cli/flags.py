@@ -40,8 +40,9 @@ COMPARE_SHORT = MappingProxyType(
 class ProgramFlags:
     """Flags of every program."""
 
-    recipe: Literal["smoke", "quick", "reference"] = "quick"
-    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes) or reference (about an hour)."""
+    recipe: Literal["default", "smoke", "quick", "reference"] = "quick"
+    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes), reference (under two hours; needs
+    --bars with EURUSD hours of 2023 and January 2024) or default (every setting's own)."""
     config: Path | None = None
     """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
     bars: Path | None = None
@@ -72,6 +73,18 @@ class PartitionFlags:
     """Blocks of gains and other vectors: one each, or one per element. Default: tensor; presets take element."""
     json: bool = False
     """Print the table as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFlags:
+    """Flags of ``halfstep report``."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs: one builds its page again, several are put side by side."""
+    out: Path | None = None
+    """New folder for the comparison of several runs. Default: one below runs/."""
+    json: bool = False
+    """Print metrics.json to standard output; everything else goes to standard error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

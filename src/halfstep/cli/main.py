@@ -43,7 +43,9 @@ VERBS = (
     Verb(
         "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
     ),
+    Verb("replay-signals", "Turn recorded deals of real accounts into trajectories.", "replay_signals"),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("report", "Build the page of a finished run again, or put several runs side by side.", "report"),
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
         "test",

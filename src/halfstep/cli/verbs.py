@@ -4,10 +4,22 @@ import json
 import sys
 from collections.abc import Sequence
 
+import tomli_w
+
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
-from halfstep.config.load import to_toml
+from halfstep.cli.inputs import (
+    CompareInputs,
+    NoInputs,
+    ReplayInputs,
+    ResearchInputs,
+    ShowConfigInputs,
+    StudyInputs,
+    TestInputs,
+)
+from halfstep.config.load import changes_from, to_toml
+from halfstep.config.recipes import RECIPES
+from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 
 
@@ -36,6 +48,16 @@ def research(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def replay_signals(description: str, argv: Sequence[str]) -> int:
+    """Recorded deals to trajectories."""
+    tables = (*flags.MARKET_TABLES, "research", "run")
+    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.replay_signals import PROGRAM
 
     return run_program(PROGRAM, request)
 
@@ -70,8 +92,15 @@ def compare(description: str, argv: Sequence[str]) -> int:
 
 
 def show_config(description: str, argv: Sequence[str]) -> int:
-    """Print the resolved configuration."""
-    sys.stdout.write(to_toml(flags.parse("show-config", description, argv, NoInputs).config))
+    """Print the resolved configuration, its difference to the recipe, or the schema."""
+    request = flags.parse("show-config", description, argv, ShowConfigInputs)
+    if request.inputs.schema:
+        text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    elif request.inputs.diff:
+        text = tomli_w.dumps(changes_from(RECIPES[request.config.recipe](), request.config))
+    else:
+        text = to_toml(request.config)
+    sys.stdout.write(text)
     return 0
 
 
@@ -126,6 +155,27 @@ def partition(description: str, argv: Sequence[str]) -> int:
     found = describe(request)
     text = json.dumps(found.as_json(), indent=2) if request.json else found.lines()
     sys.stdout.write(text + "\n")
+    return 0
+
+
+def report(description: str, argv: Sequence[str]) -> int:
+    """Build the page of a run again, or put several runs side by side."""
+    request = flags.parse_plain("report", description, argv, flags.ReportFlags)
+    if not request.runs:
+        raise ConfigError("report: no folder of a run was given. For example: halfstep report runs/NAME")
+    if len(request.runs) == 1 and request.out is not None:
+        raise ConfigError("report: --out is for several runs; the page of one goes into its own folder.")
+    from halfstep.cli.programs.report import rebuild, side_by_side  # heavy: polars, matplotlib
+
+    screen = console()
+    built = (
+        rebuild(request.runs[0], screen)
+        if len(request.runs) == 1
+        else side_by_side(request.runs, request.out, screen)
+    )
+    if request.json:
+        sys.stdout.write(json.dumps(built.metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    screen.print(f"Report: {built.page.absolute()}", soft_wrap=True)
     return 0
 
 

@@ -9,8 +9,7 @@ from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rewards import relative_components
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
-from halfstep.experience.policy import ACTION_SIZE
-from halfstep.experience.store import ACCOUNT_SIZE, Group
+from halfstep.experience.episode import ACCOUNT_SIZE, ACTION_SIZE, Group
 from halfstep.experience.tally import Tally, histogram
 
 CHUNK = 256  # bars after which steps are moved from bar order to path order
@@ -34,7 +33,7 @@ class Recorder:
         self, table: MarketTable, rules: AccountRules, *, first: int, steps: int, seeds: npt.NDArray[np.int64]
     ) -> None:
         n = len(seeds)
-        self._first, self._done = first, 0
+        self._first, self._seeds, self._done = first, seeds, 0
         self._accounts = BatchedAccounts(table, rules, n, log_capacity=CHUNK * DEALS_PER_BAR)
         self._accounts.reset(first=first, stop=first + steps, seed=seeds)
         self._account = np.zeros((n, steps + 1, ACCOUNT_SIZE), np.float32)
@@ -47,6 +46,7 @@ class Recorder:
         self._account[:, 0] = numbers[:, :ACCOUNT_SIZE]
         self._chunk: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8], npt.NDArray[np.float64]]] = []
         self._trades, self._results = np.zeros(2, np.int64), np.zeros(2)
+        self._deals = np.zeros(n, np.int64)
 
     @property
     def is_running(self) -> bool:
@@ -61,11 +61,12 @@ class Recorder:
         if len(self._chunk) == CHUNK:
             self._file()
 
-    def finish(self, *, source: npt.NDArray[np.uint8]) -> tuple[Group, Tally]:
+    def finish(self, *, source: tuple[str, ...], policy: tuple[str, ...]) -> tuple[Group, Tally]:
         """Return the episodes and their counts; no step may follow.
 
         Args:
-            source: of each path, index into `halfstep.experience.store.SOURCES`.
+            source: of each path, a name among `halfstep.experience.episode.SOURCES`.
+            policy: what acted on each path: the hash of a policy, the name of a script or of a history.
         """
         if self._chunk:
             self._file()
@@ -83,8 +84,11 @@ class Recorder:
             results=self._results,
         )
         group = Group(
-            first_bar=self._first, account=self._account, action=self._action, reward=self._reward,
-            mark=self._mark, length=length, terminated=terminated, source=source,
+            first_bar=np.full(len(length), self._first), account=self._account, action=self._action,
+            reward=self._reward, mark=self._mark, length=length, terminated=terminated, source=source,
+            seed=self._seeds, policy=policy, initial_balance=np.full(len(length), self._accounts.rules.deposit),
+            final_equity=self._numbers[0, :, 1].copy(), trades=self._deals,
+            zero_level=self._accounts.rules.zero_level,
         )  # fmt: skip
         return group, tally
 
@@ -103,6 +107,7 @@ class Recorder:
         trades, results = results_by_side(self._accounts.log)
         self._trades += trades
         self._results += results
+        self._deals += self._accounts.log.counts
         self._accounts.log.clear()
         self._chunk.clear()
         self._done += size

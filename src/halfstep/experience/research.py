@@ -8,17 +8,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
 from halfstep.errors import CoverageError
+from halfstep.experience.episode import Group
 from halfstep.experience.exploration import Explorers
 from halfstep.experience.policy import NoisePolicy, Policy
 from halfstep.experience.record import Recorder
 from halfstep.experience.seeds import generator
 from halfstep.experience.settings import ResearchSettings
-from halfstep.experience.store import SOURCES, EpisodeStore, Group
+from halfstep.experience.store import EpisodeStore
 from halfstep.experience.tally import Tally
 from halfstep.progress import SILENT, Progress
 
@@ -178,9 +177,11 @@ def play(task: ResearchTask, number: int, progress: Progress = SILENT) -> tuple[
                 actions[explorers.is_scripted] = explorers.script(begin + row)
                 record.step(actions)
         progress.advance(size * len(passes))
-    own = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
-    source = np.where(explorers.is_scripted, SOURCES.index("scripted"), SOURCES.index(own))
-    return record.finish(source=source.astype(np.uint8))
+    played = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
+    return record.finish(
+        source=tuple("scripted" if script else played for script in explorers.scripts),
+        policy=tuple(script or task.policy.hash for script in explorers.scripts),
+    )
 
 
 def tally_file(store: EpisodeStore, shard: str) -> Path:

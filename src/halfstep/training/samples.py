@@ -1,6 +1,6 @@
 """Batches of stored steps as networks read them; which steps a batch holds depends on (seed, number) only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable
+from halfstep.experience.episode import SOURCES, Steps
 from halfstep.experience.sampling import (
     episode_returns,
-    epoch_order,
     return_weights,
+    uniform_rows,
     usable_origins,
     weighted_rows,
 )
 from halfstep.experience.seeds import generator
-from halfstep.experience.store import SOURCES, EpisodeStore, Steps
+from halfstep.experience.store import EpisodeStore
 from halfstep.market.state import account_vector
 from halfstep.training.oracle import oracle_labels, oracle_table
 from halfstep.training.policy import Contexts
@@ -107,10 +108,8 @@ class Batches:
         self._bars = reward_bars(settings, int(store.length.max(initial=1)))
         # without a bootstrap an n-step sum must be whole; every other target takes what is there
         whole = settings.target == "n_step" and not settings.bootstrap
-        self._episode, self._step = usable_origins(store, self._bars if whole else 1, data.train)
-        self._size = min(settings.batch, len(self._episode))
-        self.per_epoch = len(self._episode) // self._size
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._origins = usable_origins(store, self._bars, data.train, bootstrap=not whole)
+        self._size = min(settings.batch, len(self._origins))
         self.scale = reward_scale(store, settings.reward_weights, data.rules.floor)
         returns = episode_returns(store, settings.discount)
         self._profitable = (returns[:, 0] > 0).astype(np.float32)
@@ -125,27 +124,32 @@ class Batches:
 
     def at(self, number: int) -> Batch:
         """Return a batch."""
-        rows = self._uniform(number) if self._settings.sampling == "uniform" else self._weighted(number)
-        store, (episode, step) = self._data.store, (self._episode[rows], self._step[rows])
-        steps = store.gather(episode, step, horizon=self._bars)
+        episode, step = self.places(number)
+        steps = self._data.store.gather(episode, step, horizon=self._bars)
         floor = self._data.rules.floor
         balance, equity = accounts_ahead(steps.now, steps.reward, floor)
         reward = torch.from_numpy(learning_reward(steps.reward, balance, equity, floor)) / self.scale
-        count = np.minimum(self._bars, store.length[episode] - step)
-        is_last = step + count == store.length[episode]
         after = None
         if self._settings.bootstraps:
-            after = self._state(store.gather(episode, step + count))
+            bar = steps.bar + steps.count
+            after = self._state(replace(steps, bar=bar, now=steps.after, previous=steps.after_previous))
         return Batch(
             now=self._state(steps),
             action=torch.from_numpy(steps.action)[:, None],
             reward_sum=discounted_sum(reward, self._settings.discount),
-            steps=torch.from_numpy(count),
-            terminated=torch.from_numpy(is_last & store.terminated[episode]),
+            steps=torch.from_numpy(steps.count),
+            terminated=torch.from_numpy(steps.terminated),
             after=after,
             is_profitable=torch.from_numpy(self._profitable[episode]),
             label=self._labels(steps),
         )
+
+    def places(self, number: int) -> tuple[Indices, Indices]:
+        """Return episode and step of each row of a batch."""
+        if self._settings.sampling == "uniform":
+            return self._origins.at(uniform_rows(len(self._origins), number, self._size, seed=self._seed))
+        random = generator(self._seed, "weighted batch", number)
+        return self._origins.at(weighted_rows(self._origins, self._odds, self._size, random))
 
     def _state(self, steps: Steps) -> State:
         vectors = account_vectors(steps, self._data.table.server_time, self._data.rules.floor)
@@ -158,21 +162,11 @@ class Batches:
         labels = oracle_labels(self._oracle, steps.bar, account[:, 1], account[:, 2] - account[:, 3])
         return torch.from_numpy(labels)[:, None]
 
-    def _uniform(self, number: int) -> Indices:
-        epoch, position = divmod(number, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self._episode), seed=self._seed, epoch=epoch)
-        return self._order[position * self._size : (position + 1) * self._size]
-
-    def _weighted(self, number: int) -> Indices:
-        random = generator(self._seed, "weighted batch", number)
-        return weighted_rows(self._episode, self._odds, self._size, random)
-
     def _find_warnings(self) -> tuple[str, ...]:
         if self._settings.objective != "guided" or not self._settings.cloning or self._profitable.any():
             return ()
         counts = np.bincount(self._data.store.source, minlength=len(SOURCES))
-        found = ", ".join(f"{count} {name}" for name, count in zip(SOURCES, counts, strict=False) if count)
+        found = ", ".join(f"{count} {name}" for name, count in zip(SOURCES, counts, strict=True) if count)
         return (f"no episode gained balance ({found}): there is nothing to imitate",)
 
 

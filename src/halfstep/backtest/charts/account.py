@@ -9,27 +9,34 @@ from matplotlib.patches import Rectangle
 
 from halfstep.backtest.charts.figure import (
     BLUE,
+    DASHES,
     FAINT,
     GREEN,
     INK,
     ORANGE,
+    PAPER,
+    SERIES,
+    TABLE_ROWS,
     Chart,
     DataTable,
     date_axis,
     dates,
     day,
     draw,
+    listed,
     nothing,
     one_axes,
     sample,
+    signed,
     table_note,
     thin,
     thousands,
 )
-from halfstep.backtest.figures import number
+from halfstep.backtest.figures import UNDEFINED, number
 from halfstep.market.calendar import iso
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+LEAST_QUALITY = 99.0  # percent; less is marked
 
 
 def equity(
@@ -108,6 +115,39 @@ def equity(
     return draw("equity", title, message, plot, table=table, height=420, is_wide=True)
 
 
+def growths(curves: Sequence[tuple[str, Int64[np.ndarray, " _bar"], Float64[np.ndarray, " _bar"]]]) -> Chart:
+    """Equity of several runs in percent of what each began with: name, server seconds, percent."""
+    title = "Growth of each run"
+    ends = [f"{name} ends at {signed(percent[-1], 2)}%" for name, time, percent in curves if len(time)]
+    if not ends:
+        return nothing("growths", title, "No run has a curve.")
+
+    def plot(figure: Figure) -> None:
+        axes = one_axes(figure, "", "growth, %")
+        for k, (name, time, percent) in enumerate(curves):
+            kept = thin(percent)
+            axes.plot(
+                dates(time)[kept],
+                percent[kept],
+                DASHES[k % len(DASHES)],
+                color=SERIES[k % len(SERIES)],
+                label=name,
+            )
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
+        date_axis(axes)
+
+    rows = tuple(
+        (name, iso(int(time[i])), signed(percent[i], 2))
+        for name, time, percent in curves
+        for i in sample(len(time), rows=TABLE_ROWS // len(curves))
+    )
+    table = DataTable(heads=("Run", "Server time", "Growth, %"), rows=rows, note="A choice of the bars.")
+    return draw(
+        "growths", title, f"Of the deposit, {listed(ends)}.", plot, table=table, height=360, is_wide=True
+    )
+
+
 def deposit_load(time: Int64[np.ndarray, " bar"], load: Float64[np.ndarray, " bar"]) -> Chart:
     """Margin over equity after each bar, in percent."""
     title = "Deposit load"
@@ -153,34 +193,32 @@ def monthly(months: Sequence[tuple[int, int]], growth: Sequence[float | None]) -
     wins = sum(value > 0 for value, _ in known)
     message = (
         f"{wins} of {len(known)} month{'s' if len(known) > 1 else ''} with a gain; best {_month(best[1])} with "
-        f"{best[0]:+.2f}%, worst {_month(worst[1])} with {worst[0]:+.2f}%."
+        f"{signed(best[0], 2)}%, worst {_month(worst[1])} with {signed(worst[0], 2)}%."
     )
-    years = sorted({year for year, _ in months})
+    halves = sorted({(year, month > 6) for year, month in months})  # a line each, so that numbers can be read
     scale = max(abs(value) for value, _ in known) or 1.0
 
     def plot(figure: Figure) -> None:
         axes = figure.subplots()
-        half = len(years) * 2  # six months in a line, so that the numbers can be read
         for (year, month), value in zip(months, growth, strict=True):
-            row = 2 * years.index(year) + (month > 6)
-            column = (month - 1) % 6
+            line, column = halves.index((year, month > 6)), (month - 1) % 6
             shade = 0.0 if value is None else 0.06 + 0.28 * abs(value) / scale
             colour = BLUE if (value or 0) > 0 else ORANGE
-            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
-            axes.text(column + 0.5, row + 0.32, MONTHS[month - 1], ha="center", va="center", fontsize=14)
-            text = "--" if value is None else f"{value:+.1f}%"
-            axes.text(column + 0.5, row + 0.68, text, ha="center", va="center", fontsize=14)
-        axes.set(xlim=(0, 6), ylim=(half, 0), xticks=[], yticks=[2 * i + 1 for i in range(len(years))])
-        axes.set_yticklabels([str(year) for year in years])
+            axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
+            text = UNDEFINED if value is None else f"{signed(value, 1)}%"
+            for height, words in ((0.32, MONTHS[month - 1]), (0.68, text)):
+                axes.text(column + 0.5, line + height, words, ha="center", va="center", fontsize=14)
+        axes.set(xlim=(0, 6), ylim=(len(halves), 0), xticks=[], yticks=np.arange(len(halves)) + 0.5)
+        axes.set_yticklabels([str(year) for year, _ in halves])
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
 
     rows = tuple(
-        (f"{year}-{month:02d}", "--" if value is None else f"{value:+.2f}") for (year, month), value in zip(months, growth, strict=True)
+        (f"{year}-{month:02d}", UNDEFINED if value is None else signed(value, 2)) for (year, month), value in zip(months, growth, strict=True)
     )  # fmt: skip
     table = DataTable(heads=("Server month", "Growth, %"), rows=rows)
-    return draw("monthly", title, message, plot, table=table, height=110 * len(years) + 10)
+    return draw("monthly", title, message, plot, table=table, height=55 * len(halves) + 10)
 
 
 def quality(parts: Float64[np.ndarray, " part"], overall: float) -> Chart:
@@ -193,7 +231,7 @@ def quality(parts: Float64[np.ndarray, " part"], overall: float) -> Chart:
     title = "History quality"
     if not len(parts):
         return nothing("quality", title, "The quality of the bars was not measured.")
-    low = int((parts < 99).sum())
+    low = int((parts < LEAST_QUALITY).sum())
     message = (
         f"{overall:.2f}% of the bars of the test span are present and valid; {low} of {len(parts)} parts are below 99%"
         + (f", the worst has {parts.min():.1f}%." if low else ".")
@@ -201,17 +239,29 @@ def quality(parts: Float64[np.ndarray, " part"], overall: float) -> Chart:
 
     def plot(figure: Figure) -> None:
         axes = one_axes(figure, "part of the test span", "")
-        for good, colour, hatch, label in ((True, GREEN, "", "99 % and more"), (False, ORANGE, "xx", "less")):
-            picked = np.flatnonzero((parts >= 99) == good)
-            if len(picked):
-                axes.bar(picked + 0.5, 1, width=1.0, color=colour, alpha=0.75, hatch=hatch, label=label, edgecolor=INK if not good else colour, linewidth=0)  # fmt: skip
+        borders = np.flatnonzero(np.diff(parts >= LEAST_QUALITY)) + 1
+        starts, ends = [0, *borders], [*borders, len(parts)]
+        for is_good, colour, hatch, label in (
+            (True, GREEN, "", "99 % and more"),
+            (False, ORANGE, "xx", "less"),
+        ):
+            spans = [
+                (a, b - a)
+                for a, b in zip(starts, ends, strict=True)
+                if (parts[a] >= LEAST_QUALITY) == is_good
+            ]
+            axes.broken_barh(
+                spans, (0, 1), color=colour, hatch=hatch, edgecolor=PAPER, linewidth=0, label=label
+            )
         axes.set(xlim=(0, len(parts)), ylim=(0, 1), yticks=[])
         axes.grid(visible=False)
         axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     picked = sample(len(parts))
     rows = tuple((str(i + 1), f"{parts[i]:.2f}") for i in picked)
-    table = DataTable(heads=("Part", "Quality, %"), rows=rows, note=table_note(len(parts), "metrics.json"))
+    table = DataTable(
+        heads=("Part", "Quality, %"), rows=rows, note=table_note(len(parts), "tables/quality.parquet")
+    )
     return draw("quality", title, message, plot, table=table, height=150)
 
 

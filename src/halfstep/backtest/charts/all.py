@@ -1,6 +1,6 @@
 """Every chart of a report, from its tables; a table that does not apply leaves its charts out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,17 @@ WINDOWS = 3  # forecasts drawn
 def all_charts(report: Report) -> dict[str, Chart]:
     """Return the charts by key, in the order of the page."""
     return {chart.key: chart for part in PARTS for chart in part(report)}
+
+
+def growth_chart(reports: Sequence[tuple[str, Report]]) -> Chart:
+    """Return the equity of several named reports in one picture."""
+    curves = []
+    for name, report in reports:
+        curve, deposit = _frame(report, "equity"), report.row("deposit").value
+        if curve is not None and deposit:
+            percent = 100 * (_numbers(curve, "equity") / deposit - 1)
+            curves.append((name, _numbers(curve, "time").astype(np.int64), percent))
+    return account.growths(curves)
 
 
 def _account(report: Report) -> Iterator[Chart]:

@@ -65,7 +65,7 @@ def seeds(
         left.axvline(0, color=INK, linewidth=1)
         left.axvline(middle, color=INK, linewidth=1.6, linestyle="--")
         if interval:
-            left.axvspan(*interval, color=FAINT, alpha=0.3, linewidth=0)
+            left.axvspan(*interval, color=FAINT, alpha=0.3, linewidth=0, zorder=0)
         left.invert_yaxis()
         left.set(xlabel=f"net, {currency}", ylabel="seed")
         left.locator_params(axis="x", nbins=3)

@@ -165,6 +165,12 @@ def count(value: int | np.integer) -> str:
     return text_of(int(value), "count")
 
 
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, and 0 without one."""
+    text = number(value, digits)
+    return text if text.startswith("-") or not text.strip("0.") else f"+{text}"
+
+
 def day(seconds: int | np.integer) -> str:
     """Return ``18 Dec 2023`` of server seconds."""
     stamp = np.datetime64(int(seconds), "s").item()

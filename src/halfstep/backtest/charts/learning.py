@@ -25,7 +25,9 @@ from halfstep.backtest.charts.figure import (
     nothing,
     one_axes,
     sample,
+    signed,
 )
+from halfstep.backtest.figures import UNDEFINED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +131,7 @@ def memory(
             )  # fmt: skip
             axes.bar_label(
                 bars,
-                ["--" if size is None else f"{size / 1e6:.3g}" for size in values],
+                [UNDEFINED if size is None else f"{size / 1e6:.3g}" for size in values],
                 padding=4,
                 fontsize=14,
             )
@@ -141,7 +143,7 @@ def memory(
         axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     rows = tuple(
-        (name, *("--" if size is None else count(size) for size in (p, m))) for name, p, m in zip(names, predicted, measured, strict=True)
+        (name, *(UNDEFINED if size is None else count(size) for size in (p, m))) for name, p, m in zip(names, predicted, measured, strict=True)
     )  # fmt: skip
     table = DataTable(heads=("Optimizer", "Predicted, bytes", "Measured, bytes"), rows=rows)
     return draw("memory", title, message, plot, table=table, height=110 + 62 * len(names))
@@ -161,21 +163,27 @@ def step_time(
         axes = one_axes(figure, "milliseconds per step", "")
         places = np.arange(len(names))
         values = [ms or 0.0 for ms in middle]
-        bars = axes.barh(
+        axes.barh(
             places, values, 0.6, color=[SERIES[i % len(SERIES)] for i in places],
             hatch=[HATCHES[i % len(HATCHES)] for i in places], edgecolor=PAPER, linewidth=0,
         )  # fmt: skip
-        for place, pair in zip(places, quartiles, strict=True):
+        for place, ms, pair in zip(places, middle, quartiles, strict=True):
             if pair is not None:
                 axes.hlines(place, *pair, color=INK, linewidth=3)
-        axes.bar_label(bars, ["--" if ms is None else f"{ms:.3g}" for ms in middle], padding=12, fontsize=14)
+            end = max([ms or 0.0, *(pair or ())])
+            label = UNDEFINED if ms is None else f"{ms:.3g} ms"
+            axes.annotate(label, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=14)
         axes.set_yticks(places, list(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.18)
         axes.grid(visible=False, axis="y")
 
     rows = tuple(
-        (name, "--" if ms is None else f"{ms:.4g}", "--" if q is None else f"{q[0]:.4g} to {q[1]:.4g}")
+        (
+            name,
+            UNDEFINED if ms is None else f"{ms:.4g}",
+            UNDEFINED if q is None else f"{q[0]:.4g} to {q[1]:.4g}",
+        )
         for name, ms, q in zip(names, middle, quartiles, strict=True)
     )
     table = DataTable(heads=("Optimizer", "Median, ms", "Quartiles, ms"), rows=rows)
@@ -197,13 +205,13 @@ def forecast(
     if not windows:
         return nothing("forecast", title, "The encoder's forecasts were not computed in this run.")
     ends = (
-        f"{skill[0]:+.3f} one bar ahead and {skill[-1]:+.3f} after {len(skill)}"
+        f"{signed(skill[0], 3)} one bar ahead and {signed(skill[-1], 3)} after {len(skill)}"
         if len(skill)
         else "not measured"
     )
     better = int((skill > 0).sum())
     message = (
-        f"Skill against the best naive forecast is {ends}; above 0 at {better} of {len(skill)} horizons. "
+        f"Skill against the best naive forecast, mean over features, is {ends}; above 0 at {better} of {len(skill)} horizons. "
         f"Windows of {feature} at {listed([window.when for window in windows])}."
     )
 
@@ -231,7 +239,7 @@ def forecast(
         figure.supxlabel("bars ahead of the newest known one", fontsize=16)
         figure.supylabel(f"{feature}{', ' + unit if unit else ''}", fontsize=16)
 
-    rows = tuple((str(k + 1), f"{value:+.4f}") for k, value in enumerate(skill))
+    rows = tuple((str(k + 1), signed(value, 4)) for k, value in enumerate(skill))
     table = DataTable(heads=("Bars ahead", "Skill"), rows=rows)
     return draw("forecast", title, message, plot, table=table, height=440)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from halfstep.broker.rules import AccountRules, rules_hash
+from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.config.tables import Config
 from halfstep.experience.store import StoreHeader
@@ -39,13 +39,10 @@ class Market:
     @property
     def store_header(self) -> StoreHeader:
         """What trajectories over this market carry."""
-        return StoreHeader(
-            bars_hash=self.bars.hash,
-            feature_set=self.features.set_id,
-            rules_hash=rules_hash(self.rules, self.instrument),
-            symbol=self.bars.symbol,
+        return StoreHeader.of(
+            self.bars, feature_set=self.features.set_id, rules=self.rules, instrument=self.instrument,
             discount=self.discount,
-        )
+        )  # fmt: skip
 
 
 def market_facts(market: Market) -> dict[str, str | int]:
