@@ -91,13 +91,35 @@ def compare(description: str, argv: Sequence[str]) -> int:
     return run_program(PROGRAM, request)
 
 
+def walk_forward(description: str, argv: Sequence[str]) -> int:
+    """Month after month by models that do not know it."""
+    request = flags.parse("walk-forward", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.walk_forward import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def tune(description: str, argv: Sequence[str]) -> int:
+    """A search for settings on the validation span."""
+    request = flags.parse("tune", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.tune import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
 def show_config(description: str, argv: Sequence[str]) -> int:
     """Print the resolved configuration, its difference to the recipe, or the schema."""
     request = flags.parse("show-config", description, argv, ShowConfigInputs)
     if request.inputs.schema:
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif request.inputs.diff:
-        text = tomli_w.dumps(changes_from(RECIPES[request.config.recipe](), request.config))
+        changes = changes_from(RECIPES[request.config.recipe](), request.config)
+        text = tomli_w.dumps(changes.settings) + "".join(
+            f"# {key} has no value here, which a file cannot say: give --{key} None\n"
+            for key in changes.emptied
+        )
     else:
         text = to_toml(request.config)
     sys.stdout.write(text)
