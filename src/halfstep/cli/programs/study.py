@@ -62,7 +62,7 @@ def study_metrics(result: StudyResult, *, optimizer: str, seed: int) -> dict[str
         "seed": seed,
         "study": {
             "validation": result.validation, "log_growth": result.log_growth, "curve": result.curve,
-            "state_bytes": result.state_bytes,
+            "state_bytes": result.state_bytes, "updates": result.updates, "warnings": list(result.warnings),
             "parameters": sum(param.numel() for module in modules for param in module.parameters()),
         },
         "clock": {"study_seconds": result.seconds},
@@ -117,7 +117,8 @@ def _work(job: Job[StudyInputs]) -> Outcome:
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
     return Outcome(
-        metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
+        metrics=_encoder_figures(opened.encoder_folder) | metrics,
+        shown=(_validation_table(result), *result.warnings),
     )
 
 
