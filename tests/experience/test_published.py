@@ -1,17 +1,21 @@
 """The file of the published programs is read as it is, proved against its bars, and written back equal."""
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from halfstep.cli.main import main
 from halfstep.errors import StoreDamagedError, StoreError, StoreMismatchError
+from halfstep.experience.episode import SOURCES
 from halfstep.experience.published import export_buffer, forming_indicators, import_buffer, read_buffer
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.bars import Bars
 from halfstep.market.indicators import atr, cci, macd, rsi
 from halfstep.market.synthetic import random_bars
+from halfstep.market.write import write_bars
 
 from .made import random_group, store_header
 
@@ -167,3 +171,20 @@ def test_exports_say_what_they_leave_out(tmp_path: Path, monkeypatch: pytest.Mon
         12,
     )
     assert [len(states) for _, states in read_buffer(tmp_path / "out.bd")] == [9, 6]
+
+
+def test_a_buffer_is_imported_from_the_command_line(
+    tmp_path: Path, buffer: tuple[Path, np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bars(BARS, tmp_path / "bars.parquet")
+    words = ["data", "import", str(buffer[0])]
+    assert main(words) == 2
+    assert "--bars FILE --out FOLDER" in capsys.readouterr().err
+    words += ["--bars", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "store"), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2 * (STATES - 1)
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.header.discount == 0.99
+    assert set(store.source.tolist()) == {SOURCES.index("imported")}
+    assert main(words) == 2
+    assert "a store stands there" in capsys.readouterr().err
