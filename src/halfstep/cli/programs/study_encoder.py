@@ -5,11 +5,12 @@ from typing import Any
 
 from rich.table import Table
 
+from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.estimates import encoder_steps
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import contexts_of, encoder_data, model_config
+from halfstep.cli.programs.models import check_optimizer, contexts_of, encoder_data, model_config
 from halfstep.config.tables import Config
 from halfstep.progress import Progress
 from halfstep.training.encoder import EncoderResult, train_encoder
@@ -86,4 +87,8 @@ def _in_words(market: Market, result: EncoderResult) -> str:
     )
 
 
-PROGRAM = Program(verb="study-encoder", plan=_plan, work=_work)
+def _open(request: Request[NoInputs], market: Market) -> None:  # noqa: ARG001  # the form of all programs
+    check_optimizer(request.config)
+
+
+PROGRAM = Program(verb="study-encoder", open=_open, plan=_plan, work=_work)
