@@ -13,6 +13,7 @@ from halfstep.experience.retention import all_kept, published_kept
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.synthetic import random_bars
 
+from .conftest import Collect
 from .made import random_group, store_header
 
 BARS = random_bars(60, seed=3)
@@ -107,3 +108,13 @@ def test_published_bound_of_a_store(tmp_path: Path) -> None:
     assert store.bound(keep="published") == 3
     assert (store.final_equity >= 10_010).all()
     assert len(store) == 6
+
+
+def test_a_round_ends_within_the_bound(tmp_path: Path, collect: Collect) -> None:
+    collect(tmp_path, group=6, max_episodes=15)
+    rest = EpisodeStore.open(tmp_path)
+    assert (len(rest), rest.dropped) == (15, 9)
+    again = collect(
+        tmp_path, group=6, max_episodes=15
+    )  # the groups are done, whether or not their episodes are left
+    assert (len(again), again.dropped) == (15, 9)

@@ -51,9 +51,7 @@ def trainable_store(
         StoreMismatchError: made with other bars, features or rules.
         StoreDamagedError: a shard fails its checks, unless ``drop_damaged`` leaves it out with a warning.
     """
-    store = EpisodeStore.open(
-        episodes_folder(folder), expect=market.store_header, drop_damaged=drop_damaged
-    )
+    store = EpisodeStore.open(episodes_folder(folder), expect=market.store_header, drop_damaged=drop_damaged)
     if store.damaged:
         warnings.warn(
             f"{len(store.damaged)} damaged shards left out; {len(store)} episodes remain. {store.damaged[0]}",

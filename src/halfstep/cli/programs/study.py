@@ -90,7 +90,9 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak, drop_damaged=given.drop_damaged),
+        store=trainable_store(
+            given.episodes, market, allow_leak=given.allow_leak, drop_damaged=given.drop_damaged
+        ),
     )
 
 
