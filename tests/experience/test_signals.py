@@ -209,6 +209,23 @@ def test_a_hole_in_the_bars_makes_two_episodes(tmp_path: Path) -> None:
     assert after.counts == {"closed after the bars": 1, "used": 1}
 
 
+def test_deals_after_ruin_are_not_called_used(tmp_path: Path) -> None:
+    # short 1 lot against a slope of 200 points an hour: 10,000 are gone within three days
+    def priced(opened: str, closed: str, **given: object) -> str:
+        day, hour = int(opened[:2]), int(opened[3:5])
+        return deal(opened, closed, price=round(1.1 + 0.002 * (24 * (day - 6) + hour + 0.5), 5), **given)  # type: ignore[arg-type]
+
+    made = replayed(
+        tmp_path, priced("06 10:30", "09 18:30", side="Sell", lots=1.0), priced("10 10:30", "10 12:30"),
+        bars=bars_of(step=0.002),
+    )  # fmt: skip
+    assert made.groups[0].terminated[0]
+    assert made.counts == {"after the account's ruin": 1, "used": 1}
+    assert made.deals["entry_bar"].to_list() == [11, -1]
+    assert made.fidelity is not None
+    assert made.fidelity.deals == 1
+
+
 def test_the_same_engine_gives_the_same_account(tmp_path: Path) -> None:
     lines = [deal("06 10:30", "06 16:30"), deal("06 12:30", "07 09:30", side="Sell", lots=0.25)]
     table = table_of(bars_of())

@@ -171,10 +171,20 @@ def replay_history(
     deals = _placed(deals, is_own, table, rules, settings)
     used = deals.filter(pl.col("status") != "skipped")
     groups, tallies = [], []
-    for _, part in used.group_by("coverage", maintain_order=True):
+    for (coverage,), part in used.group_by("coverage", maintain_order=True):
         group, tally = _played(history, part, table, rules, settings)
         groups.append(group)
         tallies.append(tally)
+        if group.terminated[0]:
+            is_late = (pl.col("coverage") == coverage) & (
+                pl.col("entry_bar") > group.first_bar[0] + group.length[0]
+            )
+            deals = deals.with_columns(
+                status=pl.when(is_late).then(pl.lit("skipped")).otherwise("status"),
+                reason=pl.when(is_late).then(pl.lit("after the account's ruin")).otherwise("reason"),
+                entry_bar=pl.when(is_late).then(-1).otherwise("entry_bar"),
+                exit_bar=pl.when(is_late).then(-1).otherwise("exit_bar"),
+            )
     deals = _with_results(deals.drop("coverage"), table, rules, settings)
     return Replay(
         match=match, deals=deals, groups=tuple(groups), tally=Tally.total(tallies),
