@@ -199,7 +199,7 @@ def test_rows_over_models_are_those_of_their_seeds(here: Path) -> None:
 
 
 HEAVY = ("torch", "matplotlib", "pandas")
-DRY = {"run", "study-encoder", "study", "research", "test", "compare"}
+DRY = {"run", "study-encoder", "study", "research", "test", "compare", "tune"}
 
 
 @pytest.mark.pitfall("U18")

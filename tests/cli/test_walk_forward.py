@@ -142,3 +142,22 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.set_num_threads(threads)
     assert without_clock(tmp_path / "walk") == found
     assert pl.read_parquet(tmp_path / "walk" / "tables" / "curve.parquet").equals(before)
+
+
+def test_a_plan_names_the_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = (
+        "--walk-forward.train-months",
+        "1",
+        "--walk-forward.validation-months",
+        "1",
+        "--walk-forward.seeds",
+        "2",
+    )
+    assert main(["walk-forward", "--recipe", "smoke", "--data.made-up", "3400", *flags, "--dry-run"]) == 0
+    assert "folds (2022-05 to 2022-06), " in capsys.readouterr().out
+    assert main(["walk-forward", "--recipe", "smoke", "--dry-run"]) == 2
+    assert "but 15 are needed" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

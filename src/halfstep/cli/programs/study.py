@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from halfstep.backtest.registry import record_trials
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import StudyInputs
@@ -21,6 +22,7 @@ from halfstep.cli.programs.models import (
     model_config,
     needed_model,
 )
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 from halfstep.experience.store import EpisodeStore
@@ -62,7 +64,7 @@ def study_metrics(result: StudyResult, *, optimizer: str, seed: int) -> dict[str
         "seed": seed,
         "study": {
             "validation": result.validation, "log_growth": result.log_growth, "curve": result.curve,
-            "state_bytes": result.state_bytes,
+            "state_bytes": result.state_bytes, "updates": result.updates, "warnings": list(result.warnings),
             "parameters": sum(param.numel() for module in modules for param in module.parameters()),
         },
         "clock": {"study_seconds": result.seconds},
@@ -90,7 +92,9 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak),
+        store=trainable_store(
+            given.episodes, market, allow_leak=given.allow_leak, drop_damaged=given.drop_damaged
+        ),
     )
 
 
@@ -116,8 +120,10 @@ def _work(job: Job[StudyInputs]) -> Outcome:
         contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
     return Outcome(
-        metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
+        metrics=_encoder_figures(opened.encoder_folder) | metrics,
+        shown=(_validation_table(result), *result.warnings),
     )
 
 
