@@ -11,7 +11,8 @@
     │   ├── TimeError                 times are not rising, repeated, impossible or undecidable
     │   ├── PriceError                prices contradict each other or lie off the grid
     │   ├── QuantityError             a volume or spread is negative
-    │   └── CoverageError             the bars do not cover what was asked of them
+    │   ├── CoverageError             the bars do not cover what was asked of them
+    │   └── SignalError               a deal history does not fit the bars
     ├── ActionError                   an action has the wrong shape or is not finite
     ├── StoreError                    a trajectory store cannot be used
     │   ├── StoreMismatchError        it was made from other bars, features or rules
@@ -107,6 +108,10 @@ class QuantityError(DataError):
 
 class CoverageError(DataError):
     """The bars do not cover what was asked of them."""
+
+
+class SignalError(DataError):
+    """A deal history does not fit the bars: another zone, another symbol, or another time."""
 
 
 class ActionError(HalfstepError, ValueError):

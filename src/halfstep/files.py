@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,35 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` atomically as JSON; NaN and infinities are refused with ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_json_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    """Append one line for each value, each in one write, so that processes may append beside each other.
+
+    Half a line of a killed process is closed first; `read_json_lines` passes over it.
+    """
+    if not values:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        if not path.read_bytes().endswith(b"\n") and path.stat().st_size:
+            os.write(descriptor, b"\n")
+        for value in values:
+            os.write(descriptor, json.dumps(value, allow_nan=False).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file that `append_json_lines` wrote; none where there is no file."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:  # half a line of a killed process
+            continue
+    return found
 
 
 def sha256(path: Path) -> str:

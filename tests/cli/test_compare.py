@@ -13,7 +13,7 @@ from halfstep.cli.main import main
 from halfstep.cli.programs.arms import Arm, ArmResults, run_arm
 from halfstep.cli.programs.compare import SWEEP, metrics_of, verdicts
 from halfstep.cli.programs.compare import Comparison as Found
-from halfstep.cli.programs.compare_chart import curves_chart, mean_with_band
+from halfstep.cli.programs.curves import curves_chart, mean_with_band
 from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.market import Market, load_market
 from halfstep.cli.programs.processes import Failure
@@ -333,10 +333,10 @@ def test_a_sweep_chooses_by_validation_loss_and_is_counted(
     from halfstep.cli.programs import compare as program
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "SWEEP", {"adamw": ("lr", (1e-5, 1e-3))})
+    monkeypatch.setattr(program, "SWEEP", {"adamw": ("lr", (1e-3, 10.0))})
     found = program.run_sweep(config, market, tmp_path / "run", SILENT)
-    assert found.chosen == {"lr": 1e-3}  # the other one is too small to learn anything
-    assert found.losses["lr"][1e-3] < found.losses["lr"][1e-5]  # type: ignore[operator]
+    assert found.chosen == {"lr": 1e-3}
+    assert found.losses["lr"][1e-3] < found.losses["lr"][10.0]  # type: ignore[operator]
     assert "stands at its edge" in found.remarks[0]
     assert found == program.run_sweep(config, market, tmp_path / "run", SILENT)  # continued
     lines = [json.loads(line) for line in (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()]

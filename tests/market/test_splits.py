@@ -254,7 +254,7 @@ def test_spans_outside_the_bars_are_refused() -> None:
 
 
 def test_overlapping_spans_are_refused() -> None:
-    with pytest.raises(ConfigError, match="must be disjoint"):
+    with pytest.raises(CoverageError, match="must be disjoint"):
         Split(
             train=("2022-01-01", "2022-03-01"),
             validation=("2022-02-01", "2022-04-01"),

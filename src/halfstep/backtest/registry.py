@@ -6,8 +6,6 @@ hand. A trial is one configuration whose validation or test figure was computed.
 because results are read over all seeds; a changed program or other bars are.
 """
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from halfstep import files
 
 REGISTRY = Path("runs") / "registry.jsonl"
 """Where every program of one working folder writes its trials."""
@@ -72,25 +72,11 @@ class TrialCount:
 
 
 def record_trials(trials: Iterable[Trial], path: Path = REGISTRY) -> None:
-    """Append each trial that the registry does not hold yet, as one line in one write.
-
-    A half line of a killed process is closed first, and read by nobody.
-    """
-    known = {_identity(entry) for entry in _entries(path)}
+    """Append each trial that the registry does not hold yet, as one line in one write."""
+    known = {_identity(entry) for entry in files.read_json_lines(path)}
     fresh = [trial for trial in trials if trial.identity not in known]
-    if not fresh:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        if _ends_in_half_a_line(path):
-            os.write(descriptor, b"\n")
-        for trial in fresh:
-            line = json.dumps({"time": stamp, **asdict(trial)}, allow_nan=False)
-            os.write(descriptor, line.encode() + b"\n")
-    finally:
-        os.close(descriptor)
+    files.append_json_lines(path, [{"time": stamp, **asdict(trial)} for trial in fresh])
 
 
 def count_trials(path: Path = REGISTRY, *, is_made_up: bool, observation: Observation) -> TrialCount:
@@ -103,7 +89,7 @@ def count_trials(path: Path = REGISTRY, *, is_made_up: bool, observation: Observ
         observation: unit of the Sharpe ratios, as in the figure that is to be deflated.
     """
     found: dict[str, dict[str, list[float]]] = {}
-    for entry in _entries(path):
+    for entry in files.read_json_lines(path):
         if entry["is_made_up"] is is_made_up:
             spans = found.setdefault(entry["configuration"], {"validation": [], "test": []})
             sharpe = entry["sharpe"].get(observation)
@@ -143,25 +129,5 @@ def sharpe_by_observation(
     }
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:  # half a line of a killed process
-            continue
-    return entries
-
-
 def _identity(entry: dict[str, Any]) -> tuple[Any, ...]:
     return (*(entry[key] for key in ("run", "configuration", "seed", "span", "figure")), entry["days"][0])
-
-
-def _ends_in_half_a_line(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if stream.seek(0, os.SEEK_END) == 0:
-            return False
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) != b"\n"

@@ -40,8 +40,9 @@ COMPARE_SHORT = MappingProxyType(
 class ProgramFlags:
     """Flags of every program."""
 
-    recipe: Literal["smoke", "quick", "reference"] = "quick"
-    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes) or reference (about an hour)."""
+    recipe: Literal["default", "smoke", "quick", "reference"] = "quick"
+    """Named settings to start from: smoke (seconds, made-up bars), quick (minutes), reference (under two hours; needs
+    --bars with EURUSD hours of 2023 and January 2024) or default (every setting's own)."""
     config: Path | None = None
     """TOML file of settings, laid over the recipe; halfstep show-config prints the form."""
     bars: Path | None = None

@@ -11,6 +11,16 @@ class NoInputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ShowConfigInputs(NoInputs):
+    """What ``halfstep show-config`` prints."""
+
+    diff: bool = False
+    """Only what differs from the recipe, as a file for --config."""
+    schema: bool = False
+    """The JSON schema of all settings, for editors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ResearchInputs(NoInputs):
     """Inputs of ``halfstep research``."""
 
@@ -20,8 +30,9 @@ class ResearchInputs(NoInputs):
     """Folder of a finished `halfstep study`. Default: the encoder's, where it holds one."""
     previous: Path | None = None
     """Folder of an earlier `halfstep research` or `halfstep replay-signals`, whose trajectories the store begins with."""
-    round: int = 0
-    """Number of the round. Rounds of one store have different numbers, and different random numbers."""
+    round: int | None = None
+    """Number of the round; rounds of one store differ in it, and in their random numbers. Default: 0, or one more than
+    the last round of the previous folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +62,8 @@ class StudyInputs(NoInputs):
     """Folder of a finished `halfstep study-encoder` (or of any program that carried its encoder on)."""
     episodes: Path | None = None
     """Folder of a finished `halfstep research` or `halfstep replay-signals`, or a store of trajectories."""
+    allow_leak: bool = False
+    """Train on actions that know later prices (replay-signals --impute-levels exit_price): for reproduction only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,9 +43,16 @@ VERBS = (
     Verb(
         "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
     ),
+    Verb("replay-signals", "Turn recorded deals of real accounts into trajectories.", "replay_signals"),
     Verb("study", "Train critic and actor on collected trajectories.", "study"),
     Verb("report", "Build the page of a finished run again, or put several runs side by side.", "report"),
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
+    Verb(
+        "walk-forward",
+        "Trade month after month, each with models trained on the months before it.",
+        "walk_forward",
+    ),
+    Verb("tune", "Search settings on the validation span; every trial is counted.", "tune"),
     Verb(
         "test",
         "Trade the test span once with each trained model, and say what the seeds give together.",

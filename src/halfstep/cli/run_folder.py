@@ -70,7 +70,7 @@ class RunFolder:
         self.path, self.verb, self.config = path, verb, config
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
-        if not resume and path.is_dir() and any(_is_result(entry) for entry in path.iterdir()):
+        if not resume and path.is_dir() and _holds_results(path):
             other = f", or continue its run with --resume {path}" if (path / "config.toml").exists() else ""
             raise OutputExistsError(f"{path} is not empty. Choose another folder with --out{other}.")
         path.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ class RunFolder:
             "parents": {name: dict(parent) for name, parent in facts.parents.items()},
             "inputs": dict(facts.inputs),
         }
-        files.write_text(path / "config.toml", to_toml(config))
         self._write_manifest()
+        files.write_text(path / "config.toml", to_toml(config))  # last: with it, there is a run to continue
 
     @classmethod
     def name_for(cls, verb: str, config: Config) -> Path:
@@ -209,9 +209,10 @@ def _hash_of(parents: Mapping[str, Mapping[str, str]], name: str) -> str:
     return parents[name]["sha256"][:16] if name in parents else "nothing"
 
 
-def _is_result(entry: Path) -> bool:
-    """Return whether an entry of a folder is more than what a process leaves that is killed at its very start."""
-    return entry.name != "lock" and not entry.name.endswith(files.TEMPORARY_SUFFIX)
+def _holds_results(folder: Path) -> bool:
+    """Return whether a folder holds more than what a process leaves that is killed at its very start."""
+    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(files.TEMPORARY_SUFFIX)}
+    return bool(names - {"lock", "manifest.json"})
 
 
 def versions() -> dict[str, str]:

@@ -4,10 +4,22 @@ import json
 import sys
 from collections.abc import Sequence
 
+import tomli_w
+
 from halfstep.cli import flags
 from halfstep.cli.console import console
-from halfstep.cli.inputs import CompareInputs, NoInputs, ResearchInputs, StudyInputs, TestInputs
-from halfstep.config.load import to_toml
+from halfstep.cli.inputs import (
+    CompareInputs,
+    NoInputs,
+    ReplayInputs,
+    ResearchInputs,
+    ShowConfigInputs,
+    StudyInputs,
+    TestInputs,
+)
+from halfstep.config.load import changes_from, to_toml
+from halfstep.config.recipes import RECIPES
+from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 
 
@@ -36,6 +48,16 @@ def research(description: str, argv: Sequence[str]) -> int:
     request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.research import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def replay_signals(description: str, argv: Sequence[str]) -> int:
+    """Recorded deals to trajectories."""
+    tables = (*flags.MARKET_TABLES, "research", "run")
+    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.replay_signals import PROGRAM
 
     return run_program(PROGRAM, request)
 
@@ -69,9 +91,34 @@ def compare(description: str, argv: Sequence[str]) -> int:
     return run_program(PROGRAM, request)
 
 
+def walk_forward(description: str, argv: Sequence[str]) -> int:
+    """Month after month by models that do not know it."""
+    request = flags.parse("walk-forward", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.walk_forward import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
+def tune(description: str, argv: Sequence[str]) -> int:
+    """A search for settings on the validation span."""
+    request = flags.parse("tune", description, argv, NoInputs)
+    from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
+    from halfstep.cli.programs.tune import PROGRAM
+
+    return run_program(PROGRAM, request)
+
+
 def show_config(description: str, argv: Sequence[str]) -> int:
-    """Print the resolved configuration."""
-    sys.stdout.write(to_toml(flags.parse("show-config", description, argv, NoInputs).config))
+    """Print the resolved configuration, its difference to the recipe, or the schema."""
+    request = flags.parse("show-config", description, argv, ShowConfigInputs)
+    if request.inputs.schema:
+        text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    elif request.inputs.diff:
+        text = tomli_w.dumps(changes_from(RECIPES[request.config.recipe](), request.config))
+    else:
+        text = to_toml(request.config)
+    sys.stdout.write(text)
     return 0
 
 

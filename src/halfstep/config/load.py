@@ -54,8 +54,9 @@ def validated(tree: Mapping[str, Any], *, source: str) -> Config:
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise ConfigError(_unknown_key(first["loc"], source=source)) from None
         message = first["msg"].removeprefix("Value error, ")
-        shown = "" if first["type"] == "value_error" else f" {first['input']!r},"
-        raise ConfigError(f"{key}:{shown} {message} ({source}).") from None
+        if first["type"] == "value_error":  # of a table's own check, which begins with the setting's name
+            raise ConfigError(f"{key}.{message} ({source})") from None
+        raise ConfigError(f"{key}: {first['input']!r}, {message} ({source}).") from None
 
 
 def to_toml(config: Config) -> str:
@@ -67,6 +68,18 @@ def plain(config: BaseModel) -> dict[str, Any]:
     """Return the configuration as nested dictionaries of strings, numbers and lists, without empty settings."""
     tree: dict[str, Any] = config.model_dump(mode="json")
     return {name: _without_none(table) for name, table in tree.items()}
+
+
+def changes_from(base: Config, config: Config) -> dict[str, Any]:
+    """Return the settings of a configuration that differ from another's, as a tree that `merged` lays over it."""
+    before, after = plain(base), plain(config)
+    tree: dict[str, Any] = {}
+    for name, table in after.items():
+        if isinstance(table, dict):
+            changed = {key: value for key, value in table.items() if before[name].get(key) != value}
+            if changed:
+                tree[name] = changed
+    return tree
 
 
 def digest(config: Config) -> str:
@@ -102,10 +115,17 @@ def _overlay(tree: dict[str, Any], changes: Mapping[str, Any], *, path: tuple[st
 
 
 def _unknown_key(loc: tuple[int | str, ...], *, source: str, known: list[str] | None = None) -> str:
-    names = known or list(Config.model_fields)
+    names = known or _names_at(loc[:-1])
     close = difflib.get_close_matches(str(loc[-1]), names, n=1, cutoff=0.0)
     near = ".".join([*map(str, loc[:-1]), *close])
     return f"{'.'.join(map(str, loc))}: unknown key ({source}). The nearest known key is {near}."
+
+
+def _names_at(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that exist at a place in the tree."""
+    if not loc:
+        return list(Config.model_fields)
+    return list(getattr(getattr(Config(), str(loc[0])), "__dataclass_fields__", ()))
 
 
 def _without_none(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The tables of the configuration that belong to no single floor, and the tree that holds all tables."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -148,6 +149,58 @@ class CompareSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WalkForwardSettings:
+    """Months that are tested one after the other, each by fresh models of the months before it."""
+
+    train_months: int = 12
+    """Whole months that each fold learns from."""
+    validation_months: int = 2
+    """Months after them that decide which weights are kept."""
+    test_months: int = 1
+    """Months after those that are traded."""
+    step_months: int = 1
+    """Months from one fold to the next."""
+    anchored: bool = False
+    """Every fold learns from the first month on, instead of from as many months."""
+    months: tuple[str, str] | None = None
+    """First and last month to test, such as 2023-01 2023-12. Default: all that the bars have the history for."""
+    optimizer: str = "adam_mini"
+    """Optimizer of all networks."""
+    seeds: int = 5
+    """Seeds 1 ... n of each fold."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds: {self.seeds}, must be at least 1.")
+        for month in self.months or ():
+            if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+                raise ValueError(f"months: {month!r}, must be a year and a month such as 2023-01.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneSettings:
+    """The search for settings. The test span is not loaded."""
+
+    trials: int = 20
+    """Configurations to try; every one is counted against the result."""
+    seeds: int = 2
+    """Seeds 1 ... n of each trial."""
+    objective: Literal["encoder_skill", "log_growth"] = "encoder_skill"
+    """What is maximised: mean skill of the encoder over features and seeds; or log growth on the validation span, mean
+    over seeds minus half their deviation."""
+    space: tuple[str, ...] = ("optim.lr log 1e-4 1e-2", "study_encoder.batch choice 64 128 256")
+    """What is searched, a line for each setting: ``KEY uniform LOW HIGH``, ``KEY log LOW HIGH``, ``KEY int LOW HIGH``
+    or ``KEY choice A B C``."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1.")
+        if not self.space:
+            raise ValueError("space: empty, must name at least one setting.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """The whole chain."""
 
@@ -191,4 +244,6 @@ class Config(BaseModel):
     study: StudySettings = StudySettings()
     test: TestSettings = TestSettings()
     compare: CompareSettings = CompareSettings()
+    walk_forward: WalkForwardSettings = WalkForwardSettings()
+    tune: TuneSettings = TuneSettings()
     run: RunSettings = RunSettings()

@@ -29,6 +29,7 @@ class Explorers:
         lot_cap, lot_min: bounds of scripted volumes, lots.
 
     Attributes:
+        scripts: of each pass, its script or an empty string.
         is_scripted: passes that follow a script, ``(pass,)``.
         seeds: of the random slippage of each pass, ``(pass,)``.
     """
@@ -50,17 +51,19 @@ class Explorers:
         self.seeds = np.array([int(stream.integers(2**32)) for stream in self._streams], np.int64)
         self._rho, self._factor = np.empty((n, 1)), np.empty((n, 1))
         self._last = np.empty((n, ACTION_SIZE))
-        scripts = []
+        self.scripts: list[str] = []
+        scripted = []
         for k, stream in enumerate(self._streams):
             self.is_scripted[k] = stream.random() < settings.scripted_share
             if self.is_scripted[k]:
-                script = SCRIPTS[int(stream.integers(len(SCRIPTS)))]
-                scripts.append(scripted_actions(script, steps, lot_cap, lot_min, stream))
+                self.scripts.append(SCRIPTS[int(stream.integers(len(SCRIPTS)))])
+                scripted.append(scripted_actions(self.scripts[k], steps, lot_cap, lot_min, stream))
                 continue
+            self.scripts.append("")
             self._rho[k] = settings.rho[int(stream.integers(len(settings.rho)))]
             self._factor[k] = np.exp(stream.uniform(*np.log(FACTORS)))
             self._last[k] = stream.standard_normal(ACTION_SIZE)
-        self._scripted = np.stack(scripts, axis=1) if scripts else np.empty((steps, 0, ACTION_SIZE))
+        self._scripted = np.stack(scripted, axis=1) if scripted else np.empty((steps, 0, ACTION_SIZE))
 
     def noise(self, bars: int) -> Float32[np.ndarray, "{bars} pass 6"]:
         """Return the noise of the next bars; 0 for scripted passes."""

@@ -66,7 +66,7 @@ class Recorder:
 
         Args:
             source: of each path, a name among `halfstep.experience.episode.SOURCES`.
-            policy: hash of what acted on each path.
+            policy: what acted on each path: the hash of a policy, the name of a script or of a history.
         """
         if self._chunk:
             self._file()

@@ -177,10 +177,11 @@ def play(task: ResearchTask, number: int, progress: Progress = SILENT) -> tuple[
                 actions[explorers.is_scripted] = explorers.script(begin + row)
                 record.step(actions)
         progress.advance(size * len(passes))
-    own = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
-    source = tuple("scripted" if scripted else own for scripted in explorers.is_scripted)
-    policy = tuple("scripted" if scripted else task.policy.hash for scripted in explorers.is_scripted)
-    return record.finish(source=source, policy=policy)
+    played = "noise" if isinstance(task.policy, NoisePolicy) else "policy"
+    return record.finish(
+        source=tuple("scripted" if script else played for script in explorers.scripts),
+        policy=tuple(script or task.policy.hash for script in explorers.scripts),
+    )
 
 
 def tally_file(store: EpisodeStore, shard: str) -> Path:

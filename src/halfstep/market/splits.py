@@ -49,9 +49,11 @@ class Split:
         if any(b < a for a, b in itertools.pairwise(moments)) or any(
             moments[k] == moments[k + 1] for k in (0, 2, 4)
         ):
-            raise ConfigError(
+            raise CoverageError(
                 f"split: train {self.train}, validation {self.validation}, test {self.test}, "
-                "must be disjoint, not empty and in time order."
+                "must be disjoint, not empty and in time order",
+                hint=f"A span's last {self.purge_bars} bars are no sample's origin (purge), so spans may touch, "
+                "but not overlap.",
             )
         for name in ("purge_bars", "embargo_bars", "warmup_bars"):
             if getattr(self, name) < 0:

@@ -101,8 +101,10 @@ class StudySettings:
     """Objective awr: weight of the advantage, in its deviations, in the exponent of an action's weight (beta)."""
     min_edge_points: float | None = None
     """Objective oracle: least profit of a label after costs, points. Default: the spread of its bar."""
-    kl: float = 0.001
-    """Objectives guided and awr: weight of the divergence from a standard normal."""
+    kl: float = 0.05
+    """Objectives guided and awr: weight of the divergence from a standard normal, which is what the first trajectories
+    are drawn from: a critic knows nothing of actions far from it. With 0.001 actors move stops to where no broker takes
+    them, because refused orders are stored as none, and end in half of their orders refused."""
     eval_every: int = 500
     """Updates between trades of the validation span; the weights with the greatest log growth are kept."""
     patience: int = 5

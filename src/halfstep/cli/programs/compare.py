@@ -42,7 +42,7 @@ from halfstep.cli.programs.arms import (
     run_arms,
     run_unfinished,
 )
-from halfstep.cli.programs.compare_chart import curves_chart
+from halfstep.cli.programs.curves import curves_chart
 from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import encoder_steps, run_steps
 from halfstep.cli.programs.market import Market

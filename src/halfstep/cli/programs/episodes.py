@@ -10,7 +10,8 @@ from pathlib import Path
 
 from halfstep import files
 from halfstep.cli.programs.market import Market
-from halfstep.errors import MissingInputError
+from halfstep.errors import MissingInputError, StoreError
+from halfstep.experience.signals import leaking
 from halfstep.experience.store import EpisodeStore
 
 
@@ -37,6 +38,36 @@ def begin_store(folder: Path, market: Market, *, previous: Path | None = None) -
         for shard in sorted(source.glob("shard-*")):
             _link(shard, folder / "episodes" / shard.name)
     return EpisodeStore.create(folder / "episodes", market.store_header, market.bars)
+
+
+def trainable_store(folder: Path, market: Market, *, allow_leak: bool) -> EpisodeStore:
+    """Return the store of a folder for training.
+
+    Raises:
+        StoreError: some of its actions know the future (`replay-signals --impute-levels exit_price`).
+        StoreMismatchError: made with other bars, features or rules.
+    """
+    store = EpisodeStore.open(episodes_folder(folder), expect=market.store_header)
+    leaks = leaking(store.policy)
+    if leaks and not allow_leak:
+        raise StoreError(
+            f"{store.folder}: the actions of {leaks[0]!r} know later prices, so a result would mean nothing. "
+            "Replay the signals without --impute-levels, or give --allow-leak to reproduce the published form."
+        )
+    return store
+
+
+def next_number(previous: Path | None, kind: str) -> int:
+    """Return the first number after those of a folder's shards of one kind: ``r`` rounds, ``s`` signals; 0 without.
+
+    Raises:
+        MissingInputError: there is no store.
+    """
+    if previous is None:
+        return 0
+    shards = episodes_folder(previous).glob(f"shard-{kind}*-g*.safetensors")
+    numbers = [int(path.stem.removeprefix(f"shard-{kind}").partition("-")[0]) for path in shards]
+    return max(numbers, default=-1) + 1
 
 
 def _link(source: Path, target: Path) -> None:

@@ -31,7 +31,7 @@ def encoder_steps(config: Config, market: Market) -> list[Step]:
 def research_steps(config: Config, market: Market, rounds: int = 1) -> list[Step]:
     """Return the plan of rounds of trajectories."""
     first, stop = market.spans.train
-    decisions = config.research.passes * (stop - first - 1)
+    decisions = config.research.passes * (config.research.length or stop - first - 1)
     return [
         Step(
             what=f"trajectories, round {number}: {config.research.passes} passes, {decisions:,} decisions",

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from halfstep import files
 from halfstep.cli.programs.market import Market
 from halfstep.config.tables import Config
-from halfstep.errors import MissingInputError
+from halfstep.errors import ConfigError, MissingInputError
 from halfstep.nn.build import build_actor, build_critic, build_encoder
 from halfstep.nn.checkpoint import load_weights
 from halfstep.nn.config import ModelConfig
@@ -27,6 +27,7 @@ from halfstep.nn.encoder import Encoder
 from halfstep.nn.policy import Actor, Critic
 from halfstep.nn.presets import preset
 from halfstep.training.encoder import encoder_facts
+from halfstep.training.optimizers import optimizer_names
 from halfstep.training.policy import Contexts, encode_contexts, weights_hash
 from halfstep.training.windows import EncoderData
 
@@ -36,6 +37,18 @@ CONTEXT_FORMAT = "halfstep-contexts/1"
 def model_config(config: Config) -> ModelConfig:
     """Return the sizes of the networks."""
     return preset(config.model.preset, lot_cap=config.broker.lot_cap)
+
+
+def check_optimizer(config: Config) -> None:
+    """Refuse an unknown optimizer before anything is written.
+
+    Raises:
+        ConfigError: names those that exist.
+    """
+    if config.run.optimizer not in optimizer_names():
+        raise ConfigError(
+            f"run.optimizer: {config.run.optimizer!r}, must be one of {', '.join(optimizer_names())}."
+        )
 
 
 def encoder_data(market: Market) -> EncoderData:

@@ -10,7 +10,7 @@ from rich.table import Table
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import ResearchInputs
-from halfstep.cli.programs.episodes import begin_store
+from halfstep.cli.programs.episodes import begin_store, next_number
 from halfstep.cli.programs.estimates import research_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import contexts_of, load_actor, load_encoder, model_file, needed_model
@@ -45,10 +45,7 @@ def collect_round(
     Groups are played side by side in as many processes as the configuration has; it has no influence on the result.
     """
     store = begin_store(folder, market, previous=previous)
-    task = ResearchTask(
-        table=market.table, rules=market.rules, policy=policy, settings=config.research, round_number=number,
-        span=market.spans.train, seed=config.run.seed,
-    )  # fmt: skip
+    task = round_task(config, market, policy, number)
     todo = unfinished(task, store)
     started = time.perf_counter()
     if min(config.run.processes, len(todo)) > 1:
@@ -62,6 +59,18 @@ def collect_round(
     report = report_round(task, store, todo, time.perf_counter() - started)
     write_metric_lines(folder, "research", [{"step": number, **report.tally.as_json()}], seed=config.run.seed)
     return report
+
+
+def round_task(config: Config, market: Market, policy: Policy, number: int) -> ResearchTask:
+    """Return what decides the episodes of a round over the training span.
+
+    Raises:
+        CoverageError: the span is shorter than a pass.
+    """
+    return ResearchTask(
+        table=market.table, rules=market.rules, policy=policy, settings=config.research, round_number=number,
+        span=market.spans.train, seed=config.run.seed,
+    )  # fmt: skip
 
 
 def _collect_side_by_side(
@@ -107,6 +116,9 @@ def _folders(inputs: ResearchInputs) -> tuple[Path, Path] | None:
 
 
 def _open(request: Request[ResearchInputs], market: Market) -> _Opened | None:
+    round_task(
+        request.config, market, NoisePolicy(market.rules.lot_cap), _round(request.inputs)
+    )  # raises what is wrong
     folders = _folders(request.inputs)
     if folders is None:
         return None
@@ -125,6 +137,17 @@ def _parents(inputs: ResearchInputs) -> dict[str, Path]:
     return found if inputs.previous is None else {**found, "previous": inputs.previous}
 
 
+def _round(inputs: ResearchInputs) -> int:
+    """Return the number of the round."""
+    first = next_number(inputs.previous, "r")
+    if inputs.round is not None and inputs.round < first:
+        raise ConfigError(
+            f"round: {inputs.round}, must be at least {first}: {inputs.previous} holds the rounds before it. "
+            "Leave it out."
+        )
+    return first if inputs.round is None else inputs.round
+
+
 def _plan(job: Job[ResearchInputs]) -> list[Step]:
     return research_steps(job.config, job.market)
 
@@ -136,7 +159,7 @@ def _work(job: Job[ResearchInputs]) -> Outcome:
     if opened is not None:
         policy = NeuralPolicy(opened.actor, contexts_of(opened.encoder, job.market, folder, opened.folder))
     report = collect_round(
-        job.config, job.market, folder, job.progress, policy=policy, number=job.inputs.round,
+        job.config, job.market, folder, job.progress, policy=policy, number=_round(job.inputs),
         previous=job.inputs.previous,
     )  # fmt: skip
     return Outcome(

@@ -7,13 +7,22 @@ from typing import Any
 
 from rich.table import Table
 
+from halfstep.backtest.registry import record_trials
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import StudyInputs
-from halfstep.cli.programs.episodes import episodes_folder
+from halfstep.cli.programs.episodes import episodes_folder, trainable_store
 from halfstep.cli.programs.estimates import study_steps
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import carry_encoder, contexts_of, load_encoder, model_config, needed_model
+from halfstep.cli.programs.models import (
+    carry_encoder,
+    check_optimizer,
+    contexts_of,
+    load_encoder,
+    model_config,
+    needed_model,
+)
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 from halfstep.experience.store import EpisodeStore
@@ -70,6 +79,7 @@ class _Opened:
 
 
 def _open(request: Request[StudyInputs], market: Market) -> _Opened:
+    check_optimizer(request.config)
     given = request.inputs
     if given.encoder is None:
         raise ConfigError(
@@ -82,7 +92,7 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=EpisodeStore.open(episodes_folder(given.episodes), expect=market.store_header),
+        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak),
     )
 
 
@@ -108,6 +118,7 @@ def _work(job: Job[StudyInputs]) -> Outcome:
         contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
     return Outcome(
         metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
     )

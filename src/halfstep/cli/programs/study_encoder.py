@@ -5,11 +5,14 @@ from typing import Any
 
 from rich.table import Table
 
+from halfstep.backtest.registry import record_trials
+from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.estimates import encoder_steps
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import contexts_of, encoder_data, model_config
+from halfstep.cli.programs.models import check_optimizer, contexts_of, encoder_data, model_config
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.progress import Progress
 from halfstep.training.encoder import EncoderResult, train_encoder
@@ -58,8 +61,10 @@ def _work(job: Job[NoInputs]) -> Outcome:
     result, _ = study_encoder(
         job.config, job.market, job.folder.path, job.progress, optimizer=optimizer, seed=seed
     )
+    metrics = encoder_metrics(result, optimizer=optimizer, seed=seed)
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study-encoder", run=job.folder.path))
     return Outcome(
-        metrics=encoder_metrics(result, optimizer=optimizer, seed=seed),
+        metrics=metrics,
         shown=(_skill_table(job.market, result), _in_words(job.market, result)),
     )
 
@@ -86,4 +91,8 @@ def _in_words(market: Market, result: EncoderResult) -> str:
     )
 
 
-PROGRAM = Program(verb="study-encoder", plan=_plan, work=_work)
+def _open(request: Request[NoInputs], market: Market) -> None:  # noqa: ARG001  # the form of all programs
+    check_optimizer(request.config)
+
+
+PROGRAM = Program(verb="study-encoder", open=_open, plan=_plan, work=_work)

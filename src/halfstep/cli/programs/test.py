@@ -17,6 +17,7 @@ from rich.table import Table
 
 from halfstep import files
 from halfstep.backtest.metrics import number
+from halfstep.backtest.registry import record_trials
 from halfstep.backtest.statistics import interquartile_mean, seed_interval
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
@@ -25,6 +26,7 @@ from halfstep.cli.programs.arms import test_record
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import contexts_of, load_actor, load_encoder, needed_model
 from halfstep.cli.programs.openings import open_test
+from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 from halfstep.experience.policy import ACTION_SIZE, Policy
@@ -176,6 +178,8 @@ def _work(job: Job[TestInputs]) -> Outcome:
         records.append(json.loads(path.read_text(encoding="utf-8")))
         job.progress.advance(1, net_profit=records[-1]["test"]["net_profit"])
     job.progress.finish()
+    plan = {"models": sorted(weights_hash(model.actor) for model in models)}  # seeds of one configuration
+    record_trials(arm_trials(config, market, records, program="test", run=folder, plan=plan))
     rows = rows_over_models(records, draws=config.test.bootstrap_draws, seed=config.run.seed)
     metrics = {
         "sampling_seed": job.inputs.seed if job.inputs.sampled else None,

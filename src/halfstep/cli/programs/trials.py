@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from halfstep.backtest.registry import Trial
-from halfstep.cli.programs.arms import Arm
 from halfstep.cli.programs.market import Market
 from halfstep.cli.run_folder import versions
 from halfstep.config.load import plain
 from halfstep.config.tables import Config
+
+if TYPE_CHECKING:
+    from halfstep.cli.programs.arms import Arm
 
 DECIDES_NOTHING = ("compare", "test", "run", "walk_forward", "tune")
 """Tables that say how often and how a result is looked at; of ``run``, the rounds decide."""
@@ -23,7 +25,7 @@ def configuration_hash(
     """Return a hash of everything that decides an arm's result but its seed: settings, optimizer, bars, program.
 
     Args:
-        plan: of a program that trains on many spans, in place of the split.
+        plan: what decides in place of the split: months of a program that trains on many spans, trained models.
     """
     tree = {name: table for name, table in plain(config).items() if name not in DECIDES_NOTHING}
     tree.pop("recipe")
@@ -52,7 +54,7 @@ def arm_trials(
 
 
 def failed_trials(
-    config: Config, market: Market, arms: Iterable[Arm], *, program: str, run: Path
+    config: Config, market: Market, arms: Iterable["Arm"], *, program: str, run: Path
 ) -> list[Trial]:
     """Return the trials of arms that gave no figure: they were tried all the same."""
     return [
@@ -77,12 +79,12 @@ def _trial(
     span: Literal["validation", "test"] = "test" if "test" in record else "validation"
     if "test" in record or "study" in record:
         part = record["test"] if "test" in record else record["study"]
-        figure, value, sharpe = "log_growth", part["log_growth"], part["sharpe"]
+        figure, value, sharpe = "log_growth", part["log_growth"], part.get("sharpe", {})
     else:
         figure, value, sharpe = "validation_loss", record["encoder"]["validation_loss"], {}
     return Trial(
-        program=program, run=str(run.absolute()), optimizer=record["optimizer"], seed=record["seed"],
-        configuration=configuration_hash(config, market.bars.hash, record["optimizer"], plan),
+        program=program, run=str(run.absolute()), optimizer=str(record["optimizer"]), seed=int(record["seed"] or 0),
+        configuration=configuration_hash(config, market.bars.hash, str(record["optimizer"]), plan),
         is_made_up=config.data.made_up > 0, span=span, days=getattr(market.split, span), figure=figure,
         value=value, sharpe=sharpe,
     )  # fmt: skip

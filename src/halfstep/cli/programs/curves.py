@@ -1,29 +1,30 @@
-"""The chart of a comparison: loss of the encoder over its updates, mean over seeds with a 95 % band."""
+"""Charts over seeds: the encoder's loss of each optimizer, and the chained growth of a walk-forward."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from halfstep.backtest.statistics import student_t_quantile
+from halfstep.market.timeframes import DAY
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 DASHES = ("-", "--", "-.", ":")
 
 
 def curves_chart(arms: Mapping[str, list[dict[str, Any]]]) -> str:
-    """Return the chart as SVG; equal records give equal bytes.
+    """Return loss over updates, mean over seeds with a 95 % band, as SVG; equal records give equal bytes.
 
     Args:
         arms: records of the arms by optimizer.
     """
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "halfstep", "font.size": 10}):
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.subplots()
+
+    def plot(axes: Axes) -> None:
         for number, (name, records) in enumerate(arms.items()):
             if records:
                 _draw(axes, name, records, COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)])
@@ -33,6 +34,44 @@ def curves_chart(arms: Mapping[str, list[dict[str, Any]]]) -> str:
         axes.set_title(
             "Validation loss, mean over seeds with 95 % band, as far as every seed went", fontsize=10
         )
+
+    return _svg(plot)
+
+
+def out_of_sample_chart(curve: pl.DataFrame) -> str:
+    """Return the chained growth of every seed and their mean as SVG.
+
+    Args:
+        curve: of `halfstep.cli.programs.walk_forward.curve_frame`.
+    """
+    seeds = curve.select(pl.col("^seed .*$")).to_numpy()  # (bar, seed)
+    days = (curve["server_time"].to_numpy() - curve["server_time"][0]) / DAY
+    borders = np.flatnonzero(curve["month"].to_numpy()[1:] != curve["month"].to_numpy()[:-1]) + 1
+
+    def plot(axes: Axes) -> None:
+        axes.plot(days, 100 * np.expm1(seeds), color=COLOURS[0], alpha=0.35, linewidth=0.8)
+        axes.plot(
+            days,
+            100 * np.expm1(seeds.mean(axis=1)),
+            color=COLOURS[1],
+            linewidth=1.6,
+            label="mean of the seeds",
+        )
+        for border in borders:
+            axes.axvline(days[border], color="#6b7280", linewidth=0.4)
+        axes.axhline(0, color="#6b7280", linewidth=0.8)
+        axes.set_xlabel("days since the first test bar; lines: next month, next models")
+        axes.set_ylabel("chained growth, %")
+        axes.legend(frameon=False)
+
+    return _svg(plot)
+
+
+def _svg(plot: Callable[[Axes], None]) -> str:
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "halfstep", "font.size": 10}):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.subplots()
+        plot(axes)
         axes.grid(alpha=0.25)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
