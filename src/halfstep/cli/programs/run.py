@@ -23,9 +23,7 @@ from rich.table import Table
 from halfstep import files
 from halfstep.backtest.content import BASELINES, OPTIMIZERS, Report
 from halfstep.backtest.figures import TableKind
-from halfstep.backtest.html import write_page
 from halfstep.backtest.registry import record_trials
-from halfstep.backtest.twins import write_twins
 from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import arms_of, run_arms
@@ -35,6 +33,7 @@ from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
+from halfstep.cli.programs.report import write_report
 from halfstep.cli.programs.research import collect_round
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
@@ -79,8 +78,7 @@ def run_all(
     report = summarise(
         config, market, arms, costs, folder / "50-arms", openings=openings, store=store, cloned=cloned
     )
-    write_page(report, folder / "report" / "report.html")
-    write_twins(report, folder / "report")
+    write_report(report, folder)
     files.write_text(folder / "metrics.jsonl", "".join(metric_lines(folder)))
     return report, final_metrics(report)
 
