@@ -20,13 +20,14 @@ from .cases import KINDS, NAMES, WINDOW_KINDS, encoder_of, noise
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.pitfall("M9")
 def test_context_units_are_features(kind: str) -> None:
-    encoder = encoder_of(kind, **({"columns": None} if kind == "stnn" else {}))
+    columns = {"columns": None} if kind == "stnn" else {}
+    encoder = encoder_of(kind, **columns)
     latent = torch.arange(216.0).reshape(1, 24, 9)
     stats = InstanceStats(torch.zeros(1, 1, 9), torch.ones(1, 1, 9))
     context = encoder.to_context(EncoderOutput(latent, stats))
     assert context.shape == (1, 9, 26)
     assert context[0, 0, :24].tolist() == [9.0 * k for k in range(24)]  # one feature over time, not 0 … 23
-    encoder = encoder_of(kind, context_stats=False)
+    encoder = encoder_of(kind, context_stats=False, **columns)
     assert encoder.to_context(EncoderOutput(latent, stats)).shape == (1, 9, 24)
 
 
