@@ -72,7 +72,14 @@ def run_all(
         memory_method="CPU: largest resident size of a fresh process with three steps",
     )
     report = summarise(
-        config, market, arms, costs, folder / "50-arms", openings=openings, store=store, cloned=cloned
+        config,
+        market,
+        arms,
+        costs,
+        openings=openings,
+        store=store,
+        cloned=cloned,
+        folders={arm.name: folder / "50-arms" / arm.name for arm in arms_of(config)},
     )
     write_report(report, folder)
     files.write_text(folder / "metrics.jsonl", "".join(metric_lines(folder)))

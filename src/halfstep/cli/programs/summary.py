@@ -52,9 +52,9 @@ def summarise(
     config: Config,
     market: Market,
     records: Sequence[dict[str, Any]],
-    costs: Costs,
-    folder: Path,
+    costs: Costs | None,
     *,
+    folders: Mapping[str, Path],
     openings: int,
     store: EpisodeStore | None = None,
     cloned: Path | None = None,
@@ -64,28 +64,28 @@ def summarise(
     Args:
         config, market: of the run.
         records: of the arms, with a test each.
-        costs: of the optimizers.
-        folder: of the arms; holds the networks of each.
+        costs: of the optimizers; None where the records hold tests alone, and optimizers are not compared.
+        folders: with the networks of each record, by `record_name`.
         openings: of the test span so far.
         store: trajectories that the policies learned from.
         cloned: folder of a policy that imitates them, if one was trained.
     """
     headline = _headline(config, records)
     mine = [record for record in records if record["optimizer"] == headline]
-    runs = {_name(record): replay(market, record) for record in records}
+    runs = {record_name(record): replay(market, record) for record in records}
     quality, spans = history(market)
     outside = {} if store is None else {name: outside_data(run, store, config.run.seed) for name, run in runs.items()}  # fmt: skip
     seeds = [
         SeedRun(
             seed=record["seed"],
-            run=runs[_name(record)],
+            run=runs[record_name(record)],
             metrics=compute_metrics(
-                runs[_name(record)],
+                runs[record_name(record)],
                 Surroundings(
                     quality=quality,
                     criterion=_criterion(record),
                     risk_free=config.test.risk_free,
-                    outside_data=outside.get(_name(record)),
+                    outside_data=outside.get(record_name(record)),
                 ),
             ),
         )
@@ -93,17 +93,18 @@ def summarise(
     ]
     middle = middle_seed(seeds)
     name = f"{headline}-s{middle.seed}"
+    folder = folders[name]
     span = test_span(market)
     band = random_band(
         market.test_table, market.test_rules, middle.run, span, runs=config.test.random_runs, seed=config.run.seed
     )  # fmt: skip
-    encoder = load_encoder(folder / name, config, market)
+    encoder = load_encoder(folder, config, market)
     errors = forecast_errors(encoder, market)
-    data = data_baselines(config, market, encoder, folder / name, store=store, cloned=cloned)
+    data = data_baselines(config, market, encoder, folder, store=store, cloned=cloned)
     return assemble(
         Evidence(
             title=title(market),
-            settings=settings(config, market, folder / name, name),
+            settings=settings(config, market, folder, name),
             assumptions=assumptions(config, market, middle.run),
             versions=tuple(sorted((key, str(value)) for key, value in versions().items())),
             seeds=seeds,
@@ -114,8 +115,8 @@ def summarise(
                 market.test_table, market.test_rules, same_actions(middle.run, span.bars), span,
                 priced=lambda rules: _table(market, rules),
             ),
-            arms=[_figures(record, runs[_name(record)], costs) for record in records],
-            steps=costs.steps,
+            arms=[] if costs is None else [_figures(record, runs[record_name(record)], costs) for record in records],
+            steps={} if costs is None else costs.steps,
             margin=config.compare.margin,
             trials={
                 kind: count_trials(is_made_up=config.data.made_up > 0, observation=kind)
@@ -152,7 +153,8 @@ def _headline(config: Config, records: Sequence[dict[str, Any]]) -> str:
     return config.compare.headline if config.compare.headline in names else names[0]
 
 
-def _name(record: dict[str, Any]) -> str:
+def record_name(record: dict[str, Any]) -> str:
+    """Return the name of a record: its optimizer and seed."""
     return f"{record['optimizer']}-s{record['seed']}"
 
 
@@ -198,7 +200,7 @@ def _trial_returns(records: Sequence[dict[str, Any]], runs: Mapping[str, TestRun
         return None
     columns = []
     for name in names:
-        paths = [runs[_name(record)] for record in records if record["optimizer"] == name]
+        paths = [runs[record_name(record)] for record in records if record["optimizer"] == name]
         returns = [np.diff(run.equity[:bars], prepend=run.deposit) / run.deposit for run in paths]
         columns.append(np.mean(returns, axis=0))
     return np.stack(columns, axis=1)

@@ -26,6 +26,8 @@ from halfstep.cli.programs.arms import test_record
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import contexts_of, load_actor, load_encoder, needed_model
 from halfstep.cli.programs.openings import open_test
+from halfstep.cli.programs.report import write_report
+from halfstep.cli.programs.summary import record_name, summarise
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
@@ -180,6 +182,11 @@ def _work(job: Job[TestInputs]) -> Outcome:
     job.progress.finish()
     plan = {"models": sorted(weights_hash(model.actor) for model in models)}  # seeds of one configuration
     record_trials(arm_trials(config, market, records, program="test", run=folder, plan=plan))
+    report = summarise(
+        config, market, (named := _as_seeds(records)), None, openings=openings,
+        folders={record_name(record): model.folder for record, model in zip(named, models, strict=True)},
+    )  # fmt: skip
+    page = write_report(report, folder)
     rows = rows_over_models(records, draws=config.test.bootstrap_draws, seed=config.run.seed)
     metrics = {
         "sampling_seed": job.inputs.seed if job.inputs.sampled else None,
@@ -191,7 +198,20 @@ def _work(job: Job[TestInputs]) -> Outcome:
             for record in records
         ],
     }
-    return Outcome(metrics=metrics, shown=(_table(market, records, rows), _in_words(records, openings)))
+    shown = (_table(market, records, rows), _in_words(records, openings), report.verdict, f"Report: {page}")
+    return Outcome(metrics=metrics, shown=shown)
+
+
+def _as_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records that the report takes for seeds of one training; numbered, where their own seeds do not tell."""
+    optimizers, seeds = {record["optimizer"] for record in records}, [record["seed"] for record in records]
+    optimizer = next(iter(optimizers)) if len(optimizers) == 1 else None
+    if None in seeds or len(set(seeds)) < len(seeds):
+        seeds = list(range(1, len(records) + 1))
+    return [
+        record | {"optimizer": optimizer or "models", "seed": seed}
+        for record, seed in zip(records, seeds, strict=True)
+    ]
 
 
 def _table(market: Market, records: Sequence[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> Table:
