@@ -141,6 +141,7 @@ def test_a_finished_stage_can_be_continued_and_stays_the_same(
         assert results(server.home / verb) == before
 
 
+@pytest.mark.slow
 @pytest.mark.pitfall("T27")
 def test_a_new_process_gives_the_same_bytes(server: Server, unbroken: dict[str, float]) -> None:
     for verb, flags in VERBS.items():

@@ -4,13 +4,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfstep.config.load import differences, digest, merged, read_toml, to_toml, validated
+from halfstep.config.load import changes_from, differences, digest, merged, read_toml, to_toml, validated
 from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError, MissingInputError
+from halfstep.market.splits import REFERENCE_SPLIT
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -58,6 +60,38 @@ def test_wrong_values_name_key_value_and_source() -> None:
         with pytest.raises(ConfigError, match=message) as caught:
             merged(RECIPES["quick"](), changes, source="settings.toml")
         assert "settings.toml" in str(caught.value)
+
+
+@given(
+    updates=st.integers(1, 9999),
+    lr=st.floats(1e-6, 1.0),
+    optimizers=st.sampled_from([("adamw", "adam_mini"), ("adamw", "sgd", "adam_mini")]),
+)
+def test_changes_laid_over_the_recipe_give_the_configuration(
+    updates: int, lr: float, optimizers: tuple[str, ...]
+) -> None:
+    base = RECIPES["quick"]()
+    given_ = {"study": {"updates": updates}, "optim": {"lr": lr}, "compare": {"optimizers": optimizers}}
+    changed = merged(base, given_, source="x")
+    changes = changes_from(base, changed)
+    assert merged(base, tomllib.loads(tomli_w.dumps(changes.settings)), source="y") == changed
+    assert changes.settings.keys() <= given_.keys()
+    assert changes.emptied == []
+
+
+def test_settings_that_lost_their_value_are_named() -> None:
+    base = RECIPES["reference"]()
+    empty = dict.fromkeys(("train", "validation", "test"))
+    changes = changes_from(base, merged(base, {"split": empty}, source="x"))
+    assert changes == ({}, ["split.train", "split.validation", "split.test"])
+
+
+def test_reference_is_the_reference_experiment() -> None:
+    config = RECIPES["reference"]()
+    spans = (config.split.train, config.split.validation, config.split.test)
+    assert spans == (REFERENCE_SPLIT.train, REFERENCE_SPLIT.validation, REFERENCE_SPLIT.test)
+    assert (config.research.passes, config.run.rounds, config.study.updates) == (250, 4, 5000)
+    assert (config.study_encoder.epochs, config.study_encoder.patience, config.compare.seeds) == (40, 5, 10)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -115,7 +115,11 @@ def show_config(description: str, argv: Sequence[str]) -> int:
     if request.inputs.schema:
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif request.inputs.diff:
-        text = tomli_w.dumps(changes_from(RECIPES[request.config.recipe](), request.config))
+        changes = changes_from(RECIPES[request.config.recipe](), request.config)
+        text = tomli_w.dumps(changes.settings) + "".join(
+            f"# {key} has no value here, which a file cannot say: give --{key} None\n"
+            for key in changes.emptied
+        )
     else:
         text = to_toml(request.config)
     sys.stdout.write(text)

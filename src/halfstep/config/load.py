@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -70,16 +70,23 @@ def plain(config: BaseModel) -> dict[str, Any]:
     return {name: _without_none(table) for name, table in tree.items()}
 
 
-def changes_from(base: Config, config: Config) -> dict[str, Any]:
-    """Return the settings of a configuration that differ from another's, as a tree that `merged` lays over it."""
+class Changes(NamedTuple):
+    """What makes one configuration of another: settings that `merged` lays over it, and settings without a value."""
+
+    settings: dict[str, dict[str, Any]]
+    emptied: list[str]
+
+
+def changes_from(base: Config, config: Config) -> Changes:
+    """Return the settings of a configuration that differ from another's."""
     before, after = plain(base), plain(config)
-    tree: dict[str, Any] = {}
-    for name, table in after.items():
-        if isinstance(table, dict):
-            changed = {key: value for key, value in table.items() if before[name].get(key) != value}
-            if changed:
-                tree[name] = changed
-    return tree
+    tables = [name for name, table in after.items() if isinstance(table, dict)]
+    changed = {
+        name: {key: value for key, value in after[name].items() if before[name].get(key) != value}
+        for name in tables
+    }
+    emptied = [f"{name}.{key}" for name in tables for key in before[name] if key not in after[name]]
+    return Changes({name: table for name, table in changed.items() if table}, emptied)
 
 
 def digest(config: Config) -> str:
