@@ -6,6 +6,7 @@ Nobody is ruined (large deposit), so every decision is made.
 Usage: python benchmarks/bench_research.py [--rounds 5] [--bars 300] [--jobs 2] [--no-whole] [--json] [--out FILE]
 """
 
+import os
 import statistics
 import tempfile
 import time
@@ -117,7 +118,7 @@ def main() -> None:
     lines = ["", f"| {GROUP} passes, one thread | decisions/s |", "|---|---:|"]
     lines += [f"| {name} | {GROUP * given.bars / s:,.0f} |" for name, s in seconds.items()]
     figures: dict[str, Any] = {
-        "machine": machine(), "bars": given.bars, "passes": GROUP, "seconds": seconds,
+        "machine": machine() | {"load_average": os.getloadavg()[0]}, "bars": given.bars, "passes": GROUP, "seconds": seconds,
         "decisions_per_second": {name: GROUP * given.bars / s for name, s in seconds.items()},
     }  # fmt: skip
     if not given.no_whole:

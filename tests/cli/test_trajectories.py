@@ -14,7 +14,7 @@ from halfstep.cli.main import main
 from halfstep.cli.programs.episodes import trainable_store
 from halfstep.cli.programs.market import load_market
 from halfstep.config.tables import Config
-from halfstep.errors import StoreError
+from halfstep.errors import StoreDamagedError, StoreError
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.synthetic import random_bars
 from halfstep.market.write import write_bars
@@ -160,3 +160,13 @@ def test_a_leaking_store_is_refused(signals: tuple[str, ...]) -> None:
 
 def flags_of(signals: tuple[str, ...]) -> Config:
     return parse("research", "", ["--recipe", "smoke", *signals[:2]], NoInputs).config
+
+
+def test_damaged_shards_are_left_out_on_request(signals: tuple[str, ...]) -> None:
+    assert main(["replay-signals", "--recipe", "smoke", *signals, "--out", "s"]) == 0
+    market, shard = load_market(flags_of(signals)), next(Path("s/episodes").glob("shard-*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(StoreDamagedError, match=f"{shard.name}.*--drop-damaged"):
+        trainable_store(Path("s"), market, allow_leak=False)
+    with pytest.warns(UserWarning, match=f"1 damaged shards left out; 0 episodes remain.*{shard.name}"):
+        trainable_store(Path("s"), market, allow_leak=False, drop_damaged=True)

@@ -1,168 +1,285 @@
-"""What doing something simple on the same bars, deposit, rules and costs would have given."""
+"""What doing something simple on the same bars, deposit, rules and costs would have given.
 
+Random policies have the positions of the policy under test: their number, volumes, distances of target and stop and
+planned holding times, in random order; only when they begin and on which side is drawn. So they pay what ours pays,
+and what is left is timing and direction.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
-from halfstep.backtest.metrics import drawdowns
-from halfstep.broker.engine import BatchedAccounts, Run, run_actions
+from halfstep.backtest import content, ratios
+from halfstep.backtest.figures import Table, table
+from halfstep.backtest.run import TestRun, make_test_run
+from halfstep.broker._layout import CLOSE, OPEN, POSITION_SIZE, STEPS
+from halfstep.broker.engine import BatchedAccounts, run_actions
 from halfstep.broker.outcomes import Outcome
 from halfstep.broker.rules import AccountRules
-from halfstep.broker.table import CLOSE, OPEN, MarketTable
+from halfstep.broker.table import MarketTable
 from halfstep.experience.seeds import generator
 
-PLAN_NUMBERS = 2**23  # numbers of random plans held in memory at once
+PLAN_CELLS = 2**23  # cells of random plans (bar, run) held in memory at once
+LOW, HIGH = 0.05, 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """The bars of a test in a table: the newest closed bar at the first decision, and how many bars are stepped."""
+
+    first: int
+    bars: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """One comparison run."""
+    """One comparison run: a name, what happened, what to know about it, and whether it traded the bars of the test."""
 
     name: str
-    net: float
-    drawdown: float
-    """Maximal equity drawdown, account currency."""
-    deals: float
+    run: TestRun
     note: str = ""
+    on_test_bars: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class RandomBand:
     """Random policies with as many positions as ours.
 
     Attributes:
         nets: of each run, ``(run,)``.
-        p: (1 + runs at least as good as ours) / (1 + runs).
+        trades: positions that each run opened, ``(run,)``; fewer than ours where the margin did not suffice.
+        low, high: equity that 5 % and 95 % of the runs stay below after each bar, ``(bar,)``.
     """
 
     nets: Float64[np.ndarray, " run"]
-    p: float
+    trades: Int64[np.ndarray, " run"]
+    low: Float64[np.ndarray, " bar"]
+    high: Float64[np.ndarray, " bar"]
+
+    def p(self, net: float) -> float:
+        """Return (1 + runs at least as good as ``net``) / (1 + runs)."""
+        return float((1 + (self.nets >= net).sum()) / (1 + len(self.nets)))
 
 
-def simple_baselines(
-    table: MarketTable, rules: AccountRules, ours: Run, first: int, bars: int
-) -> list[Baseline]:
+def simple_baselines(market: MarketTable, rules: AccountRules, ours: TestRun, span: Span) -> list[Baseline]:
     """Return flat, always long, always short, and buy and hold over the bars that our run was given.
 
     Always long and always short ask at every bar for the median volume and levels of our own openings, and enter
     again after an exit. Buy and hold buys what the deposit pays for without leverage, once, without levels.
     """
-    typical = _typical_opening(ours, table)
-    opened, closed = table.values[first + 1, OPEN], table.values[first + bars, CLOSE]
-    point = table.instrument.point
+    lots, target, stop = _typical_opening(ours)
+    opened, closed = market.values[span.first + 1, OPEN], market.values[span.first + span.bars, CLOSE]
+    point = market.instrument.point
     change = f"price {opened * point:.5f} to {closed * point:.5f}, {100 * (closed / opened - 1):+.2f} %"
-    asked = f"{typical[0]:.2f} lots, the median of our openings; {change}"
-    affordable = max(table.instrument.lot_min, _affordable_lots(rules, table, opened))
+    asked = f"{lots:.2f} lots, the median of our openings; {change}"
+    affordable = max(market.instrument.lot_min, _affordable_lots(rules, market, opened))
     return [
-        _baseline("flat", _constant(table, rules, first, bars, None), rules),
-        replace(
-            _baseline("always long", _constant(table, rules, first, bars, 0, *typical), rules), note=asked
-        ),
-        replace(
-            _baseline("always short", _constant(table, rules, first, bars, 3, *typical), rules), note=asked
-        ),
-        replace(
-            _baseline(
-                "buy and hold", _constant(table, _without_levels(rules), first, bars, 0, affordable), rules
-            ),
+        Baseline(name="flat", run=_constant(market, rules, span)),
+        Baseline(name="always long", run=_constant(market, rules, span, (lots, target, stop, 0.0, 0.0, 0.0)), note=asked),
+        Baseline(name="always short", run=_constant(market, rules, span, (0.0, 0.0, 0.0, lots, target, stop)), note=asked),
+        Baseline(
+            name="buy and hold",
+            run=_constant(market, _without_levels(rules), span, (affordable, *(0.0,) * 5)),
             note=f"{affordable:.2f} lots; {change}",
         ),
-    ]
+    ]  # fmt: skip
 
 
-def _constant(
-    table: MarketTable, rules: AccountRules, first: int, bars: int, column: int | None, *request: float
-) -> Run:
-    """Return the run that asks for the same at every bar: volume, target and stop from ``column`` on."""
-    plan = np.zeros((bars, 6))
-    if column is not None:
-        plan[:, column : column + len(request)] = request
-    return run_actions(table, rules, plan, first)
+def baseline_table(baselines: Sequence[Baseline], band: RandomBand | None, deposit: float) -> Table:
+    """Return one line per baseline, and three quantiles of the random policies."""
+    records = [run_record(each.run) | {"name": each.name, "note": each.note} for each in baselines]
+    if band is not None:
+        for quantile, name in ((LOW, "5 %"), (0.5, "middle"), (HIGH, "95 %")):
+            net = float(np.quantile(band.nets, quantile))
+            note = f"{name} of {len(band.nets):,} runs; positions of ours at other times, sides by a coin"
+            records.append(
+                {
+                    "name": f"random, {name}", "net": net, "percent": net / deposit, "drawdown": None,
+                    "profit_factor": None, "trades": float(band.trades.mean()), "note": note,
+                }
+            )  # fmt: skip
+    return table(content.BASELINES, records)
 
 
-def _affordable_lots(rules: AccountRules, table: MarketTable, open_points: float) -> float:
-    """Return the volume whose contract value is the deposit, on the instrument's grid."""
-    instrument = table.instrument
-    steps = rules.deposit // (open_points * instrument.point * instrument.contract_size * instrument.lot_step)
-    return min(float(steps * instrument.lot_step), rules.lot_cap)
+def run_record(run: TestRun) -> dict[str, float | None]:
+    """Return net, percent, maximal equity drawdown, profit factor and trades of a run."""
+    path = ratios.equity_path(run.deposit, run.equity_worst, run.equity)
+    return {
+        "net": run.net,
+        "percent": run.net / run.deposit,
+        "drawdown": ratios.drawdowns(path).maximal,
+        "profit_factor": ratios.profit_factor(run.trades["net"].to_numpy()),
+        "trades": float(run.trades.height),
+    }
+
+
+def band_table(run: TestRun, band: RandomBand, hold: TestRun) -> Table:
+    """Return buy and hold and the middle nine tenths of random trading at the bars that our run stepped."""
+    n = min(len(run), len(hold), len(band.low))
+    frame = pl.DataFrame(
+        {
+            "time": run.close_time[:n],
+            "buy_and_hold": hold.equity[:n],
+            "random_low": band.low[:n],
+            "random_high": band.high[:n],
+        }
+    )
+    return table(content.BAND, frame)
+
+
+def random_table(band: RandomBand) -> Table:
+    """Return the net profit of each random policy."""
+    return table(content.RANDOM, pl.DataFrame({"net": band.nets, "trades": band.trades}))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Positions:
+    """What random policies take over from ours, ``(position,)`` each: bars asked for, lots, target, stop."""
+
+    bars: npt.NDArray[np.int64]
+    request: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Plans:
+    """Random plans: which position is asked for at each bar or -1, ``(bar, run)``; sides, ``(run, position)``."""
+
+    position: npt.NDArray[np.int32]
+    side: npt.NDArray[np.int8]
 
 
 def random_band(
-    table: MarketTable,
-    rules: AccountRules,
-    positions: pl.DataFrame,
-    first: int,
-    bars: int,
-    net: float,
-    *,
-    runs: int,
-    seed: int,
+    market: MarketTable, rules: AccountRules, ours: TestRun, span: Span, *, runs: int, seed: int
 ) -> RandomBand:
-    """Play random policies: our positions' volumes and holding times in random order, gaps redrawn, sides by coin.
+    """Play random policies with our positions at other times, sides by a fair coin.
 
-    Their positions have no stops or targets, because ours ended where theirs are planned to end.
+    The gaps between the positions are redrawn uniformly with the same total. A position asks at every bar of its
+    planned time, as a policy does, so its stop trails; once closed by a level it is not opened again. Where no gap
+    lies before a position of the same side, the earlier one ends a bar early, or, if both last one bar, the side is
+    the other one: otherwise the two would be one.
     """
     random = generator(seed, "random baseline")
-    held = np.maximum(1, (positions["close_bar"] - positions["open_bar"]).to_numpy()).astype(np.int64)
-    lots = positions["lots"].to_numpy().astype(np.float64)
-    nets = np.empty(runs)
-    chunk = max(1, PLAN_NUMBERS // (6 * bars))
+    rules = replace(rules, delay_bars=0)  # when a random decision is executed does not matter
+    positions = _positions_of(ours)
+    nets, trades = np.empty(runs), np.zeros(runs, np.int64)
+    low, high = np.zeros(span.bars), np.zeros(span.bars)
+    chunk = max(1, PLAN_CELLS // max(1, span.bars))
     for begin in range(0, runs, chunk):
-        plans = np.stack(
-            [_random_plan(random, held, lots, bars) for _ in range(begin, min(begin + chunk, runs))], axis=1
-        )
-        accounts = BatchedAccounts(table, _without_levels(rules), plans.shape[1])
-        accounts.reset(first=first, stop=first + bars)
-        for actions in plans:
-            accounts.step(actions)
-        nets[begin : begin + chunk] = accounts.state.equity - rules.deposit
-    return RandomBand(nets=nets, p=float((1 + (nets >= net).sum()) / (1 + runs)))
+        part = slice(begin, min(begin + chunk, runs))
+        plans = _random_plans(random, positions.bars, span.bars, part.stop - part.start)
+        accounts = BatchedAccounts(market, rules, part.stop - part.start, backend="single")
+        accounts.reset(first=span.first, stop=span.first + span.bars)
+        trades[part], quantiles = _play(accounts, plans, positions)
+        share = (part.stop - part.start) / runs
+        low += share * quantiles[:, 0]
+        high += share * quantiles[:, 1]
+        nets[part] = accounts.state.equity - rules.deposit
+    return RandomBand(nets=nets, trades=trades, low=low, high=high)
 
 
-def _random_plan(
-    random: np.random.Generator,
-    held: npt.NDArray[np.int64],
-    lots: Float64[np.ndarray, " position"],
-    bars: int,
-) -> Float64[np.ndarray, "bar 6"]:
-    """Return positions of the given lengths and volumes in random order, with random gaps and sides."""
-    plan = np.zeros((bars, 6))
+def _positions_of(run: TestRun) -> _Positions:
+    """Return how long each of our positions was asked for, and with what volume and levels it was opened."""
+    table = run.positions.sort("open_step", maintain_order=True)
+    opened = table["open_step"].to_numpy()
+    inside = (table["reason"] != "ACTION").to_numpy()  # closed inside the bar of its last request
+    bars = (table["close_bar"] - table["open_bar"]).to_numpy() + inside
+    bars[:-1] = np.minimum(bars[:-1], np.diff(opened))
+    request = _openings(run, table)
+    request[:, 0] = table["lots"].to_numpy()
+    return _Positions(np.maximum(bars, 1).astype(np.int64), request)
+
+
+def _openings(run: TestRun, positions: pl.DataFrame) -> npt.NDArray[np.float64]:
+    """Return volume, target and stop of the request that opened each position, ``(position, 3)``."""
+    request = run.executed[positions["open_step"].to_numpy()]
+    is_long = (positions["side"] > 0).to_numpy()
+    return np.asarray(np.where(is_long[:, None], request[:, :3], request[:, 3:]), np.float64)
+
+
+def _random_plans(random: np.random.Generator, held: npt.NDArray[np.int64], bars: int, runs: int) -> _Plans:
+    """Return plans: positions of the given lengths in random order, the free bars spread uniformly around them."""
     n = len(held)
-    order = random.permutation(n)
-    free = max(0, bars - int(held.sum()) - n)  # a flat bar after each position keeps neighbours apart
-    cuts = np.sort(random.integers(0, free + 1, n))
-    starts = cuts + np.concatenate([[0], np.cumsum(held[order] + 1)[:-1]]) if n else cuts
-    columns = 3 * random.integers(0, 2, n)
-    for start, index, column in zip(starts, order, columns, strict=True):
-        plan[start : start + held[index], column] = lots[index]
-    return plan
+    position = np.full((bars, runs), -1, np.int32)
+    side = (2 * random.integers(0, 2, (runs, n)) - 1).astype(np.int8)
+    if n == 0:
+        return _Plans(position, side)
+    order = random.permuted(np.tile(np.arange(n), (runs, 1)), axis=1)
+    length = held[order]
+    free = max(0, bars - int(held.sum()))
+    cuts = np.sort(random.integers(0, free + 1, (runs, n)), axis=1)
+    starts = cuts + np.cumsum(length, axis=1) - length
+    ends = np.cumsum(length.ravel())
+    inside = np.arange(ends[-1]) - np.repeat(ends - length.ravel(), length.ravel())
+    row = np.repeat(starts.ravel(), length.ravel()) + inside
+    column = np.repeat(np.repeat(np.arange(runs), n), length.ravel())
+    fits = row < bars
+    position[row[fits], column[fits]] = np.repeat(order.ravel(), length.ravel())[fits]
+    return _Plans(position, side)
+
+
+def _play(
+    accounts: BatchedAccounts, plans: _Plans, positions: _Positions
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Step all runs through their plans; returns positions opened, and the low and high equity after each bar."""
+    bars, runs = plans.position.shape
+    everyone = np.arange(runs)
+    opened = np.zeros(runs, bool)  # the position of the plan has been opened
+    before = np.full(runs, -1, np.int32)
+    trades = np.zeros(runs, np.int64)
+    quantiles = np.empty((bars, 2))
+    actions = np.zeros((runs, 6))
+    ranks = (int(LOW * (runs - 1)), int(np.ceil(HIGH * (runs - 1))))
+    state, side = accounts.state, plans.side.copy()
+    for bar, now in enumerate(plans.position):
+        is_new = now != before
+        opened[is_new] = False
+        held = np.sign(state.floats[:, STEPS] + state.floats[:, STEPS + POSITION_SIZE])
+        planned = np.where(now >= 0, side[everyone, now] if side.shape[1] else 0, 0)
+        clash = is_new & (now >= 0) & (held == planned)
+        is_short = clash & (positions.bars[now] == 1) if clash.any() else clash
+        if is_short.any():
+            side[everyone[is_short], now[is_short]] *= -1
+            planned = np.where(is_short, -planned, planned)
+        asks = (now >= 0) & ~(opened & (held == 0)) & ~(clash & ~is_short)
+        actions[:] = 0.0
+        for sign, column in ((1, 0), (-1, 3)):
+            rows = np.flatnonzero(asks & (planned == sign))
+            actions[rows, column : column + 3] = positions.request[now[rows]]
+        outcome = accounts.step(actions).outcome
+        fresh = asks & ~opened & (outcome == Outcome.FILLED)
+        opened |= fresh
+        trades += fresh
+        before = now
+        quantiles[bar] = np.partition(state.equity, ranks)[list(ranks)]
+    return trades, quantiles
+
+
+def _constant(
+    market: MarketTable, rules: AccountRules, span: Span, action: Sequence[float] = (0.0,) * 6
+) -> TestRun:
+    """Return the run that asks for the same at every bar."""
+    actions = np.tile(np.asarray(action, np.float64), (span.bars, 1))
+    return make_test_run(run_actions(market, rules, actions, span.first), actions, market, rules)
+
+
+def _affordable_lots(rules: AccountRules, market: MarketTable, open_points: float) -> float:
+    """Return the volume whose contract value is the deposit, on the instrument's grid."""
+    instrument = market.instrument
+    steps = rules.deposit // (open_points * instrument.point * instrument.contract_size * instrument.lot_step)
+    return min(float(steps * instrument.lot_step), rules.lot_cap)
 
 
 def _without_levels(rules: AccountRules) -> AccountRules:
     return replace(rules, zero_level="none", volume_unit="lots")
 
 
-def _typical_opening(run: Run, table: MarketTable) -> tuple[float, float, float]:
+def _typical_opening(run: TestRun) -> tuple[float, float, float]:
     """Return the median volume, target and stop of the requests that opened a position."""
-    before = np.concatenate([[0.0], run.lots[:-1]])
-    filled = run.outcome == Outcome.FILLED
-    longs = run.executed[filled & (before <= 0) & (run.executed[:, 0] > 0)][:, :3]
-    shorts = run.executed[filled & (before >= 0) & (run.executed[:, 3] > 0)][:, 3:]
-    openings = np.concatenate([longs, shorts])
-    if len(openings) == 0:
-        return table.instrument.lot_min, 1.0, 1.0
-    lots, target, stop = np.median(openings, axis=0)
+    if run.positions.height == 0:
+        return run.lot_min, 1.0, 1.0
+    lots, target, stop = np.median(_openings(run, run.positions), axis=0)
     return float(lots), float(target), float(stop)
-
-
-def _baseline(name: str, run: Run, rules: AccountRules) -> Baseline:
-    path = np.concatenate([[rules.deposit], np.stack([run.equity_worst, run.equity], axis=1).ravel()])
-    return Baseline(
-        name=name,
-        net=float(run.equity[-1] - rules.deposit),
-        drawdown=drawdowns(path)[1],
-        deals=float(run.log.counts[0]),
-    )

@@ -323,7 +323,7 @@ EQUITY = TableKind(key="equity", caption="After each bar", form="long", columns=
     lots: Bought minus sold lots: lots
     """))  # fmt: skip
 ORDERS = TableKind(key="orders", caption="Decisions", form="long", columns=_columns(f"""
-    time: Decided at: time
+    time: Executed at the open of: time
     {_ACTIONS}
     outcome: Outcome: text
     flags: Flags: text

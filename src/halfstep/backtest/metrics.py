@@ -1,375 +1,209 @@
-"""The rows of MetaTrader's tester report and our own, each with its definition.
+"""The rows of MetaTrader's tester report in its order, and the rows it does not have.
 
 Terms: a *trade* is a deal that takes volume off a position; its *net* is profit + swap - its commission - its share
-of the entry commissions, so the nets add up to the change of the balance. Won: net > 0. A value that is not defined
-is None and prints as ``--``.
+of the entry commissions, so the nets add up to the change of the balance. Won: net > 0. What each row means stands
+in `halfstep.backtest.definitions`; a value that is not defined is None and reads ``--``.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
-from jaxtyping import Float64
 
+from halfstep.backtest import ratios
+from halfstep.backtest.content import ELEMENTS
+from halfstep.backtest.definitions import row
+from halfstep.backtest.figures import Row, text_of
+from halfstep.backtest.ratios import Floats
+from halfstep.backtest.run import TestRun
 from halfstep.backtest.statistics import binomial_tail, wilson_interval
+from halfstep.market.timeframes import DAY
 
-THOUSANDS = "\u00a0"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One figure of the report."""
-
-    key: str
-    label: str
-    value: float | None
-    text: str
-    definition: str
+ONE_SIDED = 0.95
+CONSTANT = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Path:
-    """What happened in a test, as plain arrays.
+class Surroundings:
+    """What the rows need to know besides the run.
 
     Attributes:
-        deposit: money at the start.
-        balance, equity, equity_worst, margin, lots: after each bar, ``(bar,)``; lots are signed.
-        years: length of the span.
-        trades: one row per trade with columns ``side`` and ``net``.
-        positions: one row per position with ``open_time``, ``close_time``, ``mfe``, ``mae`` and ``net``.
-        deals: number of deals.
+        quality: history quality of the test span, a fraction.
+        criterion: what the weights were chosen by, in words, with its value.
+        risk_free: annual rate of a deposit, a fraction.
+        outside_data: share of actions outside the recorded data.
     """
 
-    deposit: float
-    balance: Float64[np.ndarray, " bar"]
-    equity: Float64[np.ndarray, " bar"]
-    equity_worst: Float64[np.ndarray, " bar"]
-    margin: Float64[np.ndarray, " bar"]
-    lots: Float64[np.ndarray, " bar"]
-    years: float
-    trades: pl.DataFrame
-    positions: pl.DataFrame
-    deals: int
+    quality: float | None = None
+    criterion: str | None = None
+    risk_free: float = 0.04
+    outside_data: float | None = None
 
 
-def compute_rows(path: Path) -> list[Row]:
-    """Return every row, in the order of MetaTrader's report, then ours."""
-    nets = path.trades["net"].to_numpy()
-    return [
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Every row of a run: the tester's and ours."""
+
+    tester: tuple[Row, ...]
+    ours: tuple[Row, ...]
+
+    def __getitem__(self, key: str) -> Row:
+        return next(row for row in (*self.tester, *self.ours) if row.key == key)
+
+    def values(self) -> dict[str, float | None]:
+        """Return the value of every row that is a number, by key."""
+        return {row.key: row.value for row in (*self.tester, *self.ours) if row.unit != "text"}
+
+
+def compute_metrics(run: TestRun, surroundings: Surroundings | None = None) -> Metrics:
+    """Return every row of a run."""
+    given = surroundings or Surroundings()
+    nets = run.trades["net"].to_numpy()
+    balance = np.concatenate([[run.deposit], run.deposit + np.cumsum(nets)])
+    fall = ratios.drawdowns(ratios.equity_path(run.deposit, run.equity_worst, run.equity))
+    tester = (
+        row("history_quality", given.quality),
+        row("bars", len(run)),
+        row("ticks", run.ticks),
+        row("symbols", 1),
         *_profit_rows(nets),
-        *_drawdown_rows(path, nets),
-        *_ratio_rows(path, nets),
-        *_trade_rows(path, nets),
-        *_position_rows(path),
-        *_our_rows(path, nets),
-    ]
-
-
-def money(value: float | int | None) -> str:
-    """Return money with two decimals and narrow thousands, ``--`` for None, and never ``-0.00``."""
-    if value is None:
-        return "--"
-    text = f"{value:,.2f}".replace(",", THOUSANDS)
-    return "0.00" if text == "-0.00" else text
-
-
-def percent(value: float | int | None) -> str:
-    """Return a fraction as percent with two decimals."""
-    if value is None:
-        return "--"
-    text = f"{100 * value:.2f}%"
-    return "0.00%" if text == "-0.00%" else text
-
-
-def number(value: float | int | None, digits: int = 2) -> str:
-    """Return a plain number."""
-    if value is None:
-        return "--"
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def drawdowns(path: Float64[np.ndarray, " point"]) -> tuple[float, float, float, float, float]:
-    """Return the absolute, the maximal (money, its percent) and the relative drawdown (percent, its money).
-
-    Maximal is the largest fall in money from a running peak; relative the largest in percent of the peak, which may
-    be another episode; absolute is the start minus the lowest point.
-    """
-    peak = np.maximum.accumulate(path)
-    fall = peak - path
-    share = np.where(peak > 0, fall / np.where(peak > 0, peak, 1), 0.0)
-    by_money, by_share = int(fall.argmax()), int(share.argmax())
-    absolute = max(0.0, float(path[0] - path.min()))
-    return (
-        absolute,
-        float(fall[by_money]),
-        float(share[by_money]),
-        float(share[by_share]),
-        float(fall[by_share]),
-    )
-
-
-def z_score(won: np.ndarray) -> tuple[float, float] | None:
-    """Return the runs test's Z and its confidence, or None where it is not defined.
-
-    Z = (N (R - 0.5) - P) / sqrt(P (P - N) / (N - 1)), P = 2 W L, R runs of won or lost trades.
-    """
-    n, w = len(won), int(won.sum())
-    p = 2 * w * (n - w)
-    if w in (0, n) or p <= n:
-        return None
-    runs = 1 + int((won[1:] != won[:-1]).sum())
-    z = (n * (runs - 0.5) - p) / math.sqrt(p * (p - n) / (n - 1))
-    return z, math.erf(abs(z) / math.sqrt(2))
-
-
-def _row(key: str, label: str, value: float | int | None, text: str, definition: str) -> Row:
-    return Row(
-        key=key, label=label, value=None if value is None else float(value), text=text, definition=definition
-    )
-
-
-def _profit_rows(nets: np.ndarray) -> list[Row]:
-    gross_profit, gross_loss = float(nets[nets > 0].sum()), float(nets[nets <= 0].sum())
-    net = gross_profit + gross_loss
-    factor = gross_profit / -gross_loss if gross_loss < 0 else None
-    payoff = net / len(nets) if len(nets) else None
-    return [
-        _row(
-            "net_profit",
-            "Total Net Profit",
-            net,
-            money(net),
-            "gross profit + gross loss, after swap and commission",
+        *_drawdown_rows(
+            "balance", ratios.drawdowns(np.concatenate([[run.deposit], run.deals["balance"].to_numpy()]))
         ),
-        _row(
-            "gross_profit", "Gross Profit", gross_profit, money(gross_profit), "sum of the nets of won trades"
-        ),
-        _row("gross_loss", "Gross Loss", gross_loss, money(gross_loss), "sum of the nets of lost trades"),
-        _row("profit_factor", "Profit Factor", factor, number(factor), "gross profit / |gross loss|"),
-        _row("expected_payoff", "Expected Payoff", payoff, money(payoff), "net profit / trades"),
-    ]
+        *_drawdown_rows("equity", fall),
+        *_ratio_rows(run, nets, balance, fall.maximal),
+        row("on_tester", None, text=given.criterion or "--"),
+        *_trade_rows(run, nets),
+        *_position_rows(run),
+    )
+    return Metrics(tester, _our_rows(run, nets, given))
 
 
-def _drawdown_rows(path: Path, nets: np.ndarray) -> list[Row]:
-    balance = np.concatenate([[path.deposit], path.deposit + np.cumsum(nets)])
-    equity = np.concatenate([[path.deposit], np.stack([path.equity_worst, path.equity], axis=1).ravel()])
-    rows = []
-    for key, label, series in (("balance", "Balance", balance), ("equity", "Equity", equity)):
-        absolute, most, most_share, share, share_money = drawdowns(series)
-        rows += [
-            _row(f"{key}_dd_absolute", f"{label} Drawdown Absolute", absolute, money(absolute), "deposit - lowest point"),
-            _row(
-                f"{key}_dd_maximal", f"{label} Drawdown Maximal", most, f"{money(most)} ({percent(most_share)})",
-                "largest fall in money from a running peak, and its percent of that peak",
-            ),
-            _row(
-                f"{key}_dd_relative", f"{label} Drawdown Relative", share, f"{percent(share)} ({money(share_money)})",
-                "largest fall in percent of a running peak, and its money; may be another episode",
-            ),
-        ]  # fmt: skip
-    return rows
+def _profit_rows(nets: Floats) -> list[Row]:
+    profit, loss = float(nets[nets > 0].sum()), float(nets[nets <= 0].sum())
+    return [row("net_profit", profit + loss), row("gross_profit", profit), row("gross_loss", loss)]
 
 
-def _ratio_rows(path: Path, nets: np.ndarray) -> list[Row]:
-    balance = np.concatenate([[path.deposit], path.deposit + np.cumsum(nets)])
-    n = len(nets)
-    usable = n > 0 and bool((balance > 0).all())
-    ahpr = float((balance[1:] / balance[:-1]).mean()) if usable else None
-    ghpr = float((balance[-1] / balance[0]) ** (1 / n)) if n and balance[-1] > 0 else None
-    equity = np.concatenate([[path.deposit], np.stack([path.equity_worst, path.equity], axis=1).ravel()])
-    most = drawdowns(equity)[1]
-    recovery = float(nets.sum()) / most if most > 0 else None
-    sharpe = _sharpe(path)
-    correlation, error = _line(balance)
-    held = path.margin > 0
-    level = float((path.equity_worst[held] / path.margin[held]).min()) if held.any() else None
-    z = z_score(nets > 0)
+def _drawdown_rows(name: str, found: ratios.Drawdowns) -> list[Row]:
     return [
-        _row("recovery_factor", "Recovery Factor", recovery, number(recovery), "net profit / maximal equity drawdown in money"),
-        _row("ahpr", "AHPR", ahpr, "--" if ahpr is None else f"{ahpr:.4f} ({percent(ahpr - 1)})", "mean growth of the balance per trade"),
-        _row("ghpr", "GHPR", ghpr, "--" if ghpr is None else f"{ghpr:.4f} ({percent(ghpr - 1)})", "geometric growth of the balance per trade"),
-        _row("sharpe_ratio", "Sharpe Ratio", sharpe, number(sharpe), "mean / deviation of the log returns of bars on which equity changed, times the root of their number per year; risk-free rate 0"),
-        _row("lr_correlation", "LR Correlation", correlation, number(correlation), "correlation of the balance with the number of the trade"),
-        _row("lr_standard_error", "LR Standard Error", error, money(error), "standard error about the balance's straight line (points - 2)"),
-        _row("margin_level", "Margin Level", level, percent(level), "lowest equity / margin while a position was held"),
-        _row("z_score", "Z-Score", None if z is None else z[0], "--" if z is None else f"{number(z[0])} ({percent(z[1])})", "runs test of won and lost trades"),
-    ]  # fmt: skip
-
-
-def _sharpe(path: Path) -> float | None:
-    equity = np.concatenate([[path.deposit], path.equity])
-    if (equity <= 0).any():
-        return None
-    r = np.diff(np.log(equity))
-    r = r[r != 0]
-    if len(r) < 2 or r.std() < 1e-12 or path.years <= 0:
-        return None
-    return float(r.mean() / r.std() * math.sqrt(len(r) / path.years))
-
-
-def _line(balance: np.ndarray) -> tuple[float | None, float | None]:
-    if len(balance) < 3:
-        return None, None
-    x = np.arange(len(balance))
-    slope, start = np.polyfit(x, balance, 1)
-    error = math.sqrt(float(((balance - start - slope * x) ** 2).sum()) / (len(balance) - 2))
-    correlation = float(np.corrcoef(x, balance)[0, 1]) if balance.std() > 0 else None
-    return correlation, error
-
-
-def _trade_rows(path: Path, nets: np.ndarray) -> list[Row]:
-    n = len(nets)
-    won = nets > 0
-    sides = path.trades["side"].to_numpy()
-    rows = [
-        _row("total_trades", "Total Trades", n, str(n), "deals that take volume off a position"),
-        _row("total_deals", "Total Deals", path.deals, str(path.deals), "all deals"),
+        row(f"{name}_dd_absolute", found.absolute),
+        row(f"{name}_dd_maximal", found.maximal, found.maximal_share),
+        row(f"{name}_dd_relative", found.relative, found.relative_money),
     ]
-    for key, label, mask in (
-        ("short_trades", "Short Trades (won %)", sides < 0),
-        ("long_trades", "Long Trades (won %)", sides > 0),
-    ):
-        count = int(mask.sum())
-        share = float(won[mask].mean()) if count else None
-        rows.append(
-            _row(
-                key,
-                label,
-                count,
-                f"{count} ({percent(share)})",
-                "trades that closed this side, and the share of them that won",
-            )
-        )
-    for key, label, mask in (
-        ("profit_trades", "Profit Trades (% of total)", won),
-        ("loss_trades", "Loss Trades (% of total)", ~won),
-    ):
-        count = int(mask.sum())
-        rows.append(
-            _row(
-                key,
-                label,
-                count,
-                f"{count} ({percent(count / n if n else None)})",
-                "count and share of all trades",
-            )
-        )
-    for kind, mask, extreme in (("profit", won, np.max), ("loss", ~won, np.min)):
-        picked = nets[mask]
-        best = float(extreme(picked)) if len(picked) else None
-        mean = float(picked.mean()) if len(picked) else None
-        rows += [
-            _row(f"largest_{kind}", f"Largest {kind} trade", best, money(best), "extreme net of a trade"),
-            _row(f"average_{kind}", f"Average {kind} trade", mean, money(mean), "mean net of these trades"),
-        ]
-    return rows + _run_rows(nets, won)
 
 
-def _run_rows(nets: np.ndarray, won: np.ndarray) -> list[Row]:
-    """Return the rows on runs of won and lost trades."""
-    borders = np.flatnonzero(np.diff(won.astype(int))) + 1
-    runs = [
-        (bool(part_won[0]), len(part), float(part.sum()))
-        for part, part_won in zip(np.split(nets, borders), np.split(won, borders), strict=True)
-        if len(part)
+def _ratio_rows(run: TestRun, nets: Floats, balance: Floats, fall: float) -> list[Row]:
+    net, n = float(nets.sum()), len(nets)
+    ahpr, ghpr = ratios.mean_growth(balance), ratios.geometric_growth(balance)
+    z, confidence = ratios.z_score(nets > 0) or (None, None)
+    held = run.margin > 0
+    level = float((run.equity_worst[held] / run.margin[held]).min()) if held.any() else None
+    levels = np.concatenate([[run.deposit], run.equity])
+    return [
+        row("profit_factor", ratios.profit_factor(nets)),
+        row("expected_payoff", net / n if n else None),
+        row("recovery_factor", net / fall if fall > 0 else None),
+        row("ahpr", ahpr, None if ahpr is None else ahpr - 1),
+        row("ghpr", ghpr, None if ghpr is None else ghpr - 1),
+        row("sharpe_ratio", ratios.sharpe_ratio(levels, run.years)),
+        row("lr_correlation", ratios.pearson(balance, np.arange(n + 1.0))),
+        row("lr_standard_error", ratios.line_error(balance)),
+        row("margin_level", level),
+        row("z_score", z, confidence),
     ]
-    rows = []
-    for kind, is_won, sign in (("wins", True, 1), ("losses", False, -1)):
-        mine = [(count, total) for run_won, count, total in runs if run_won == is_won]
-        name = "profit" if is_won else "loss"
-        if not mine:
-            rows += [
-                _row(f"max_consecutive_{kind}", f"Maximum consecutive {kind} ($)", None, "--", "longest run"),
-                _row(
-                    f"max_consecutive_{name}",
-                    f"Maximal consecutive {name} (count)",
-                    None,
-                    "--",
-                    "run with the largest sum",
-                ),
-                _row(
-                    f"average_consecutive_{kind}",
-                    f"Average consecutive {kind}",
-                    None,
-                    "--",
-                    "mean length of a run",
-                ),
-            ]
+
+
+def _trade_rows(run: TestRun, nets: Floats) -> list[Row]:
+    n, won, sides = len(nets), nets > 0, run.trades["side"].to_numpy()
+    ended = int((run.trades["reason"] == "END").sum())
+    note = f"{ended} closed by the end of the test" if ended else ""
+    rows = [row("total_trades", n, note=note), row("total_deals", run.deals.height)]
+    for name, side in (("short", -1), ("long", 1)):
+        mine = sides == side
+        count = int(mine.sum())
+        rows.append(row(f"{name}_trades", count, float(won[mine].mean()) if count else None))
+    for name, kind in (("profit", won), ("loss", ~won)):
+        rows.append(row(f"{name}_trades", int(kind.sum()), float(kind.mean()) if n else None))
+    wins, losses = nets[won], nets[~won]
+    return [
+        *rows,
+        row("largest_profit", wins.max() if len(wins) else None),
+        row("largest_loss", losses.min() if len(losses) else None),
+        row("average_profit", wins.mean() if len(wins) else None),
+        row("average_loss", losses.mean() if len(losses) else None),
+        *_run_rows(nets),
+    ]
+
+
+def _run_rows(nets: Floats) -> list[Row]:
+    """Return the rows on trades won or lost in a row."""
+    longest, largest, mean = [], [], []
+    for (plural, single), runs, sign in zip(
+        (("wins", "profit"), ("losses", "loss")), ratios.runs_of(nets), (1, -1), strict=True
+    ):
+        if len(runs.counts) == 0:
+            longest.append(row(f"max_consecutive_{plural}", None))
+            largest.append(row(f"max_consecutive_{single}", None))
+            mean.append(row(f"average_consecutive_{plural}", None))
             continue
-        longest = max(mine, key=lambda run: run[0])
-        largest = max(mine, key=lambda run: sign * run[1])
-        mean = math.floor(sum(run[0] for run in mine) / len(mine) + 0.5)
-        rows += [
-            _row(
-                f"max_consecutive_{kind}",
-                f"Maximum consecutive {kind} ($)",
-                longest[0],
-                f"{longest[0]} ({money(longest[1])})",
-                "longest run and its sum",
-            ),
-            _row(
-                f"max_consecutive_{name}",
-                f"Maximal consecutive {name} (count)",
-                largest[1],
-                f"{money(largest[1])} ({largest[0]})",
-                "run with the largest sum and its length",
-            ),
-            _row(
-                f"average_consecutive_{kind}",
-                f"Average consecutive {kind}",
-                mean,
-                str(mean),
-                "mean length of a run, rounded half up",
-            ),
-        ]
-    return rows
+        by_count, by_sum = int(runs.counts.argmax()), int((sign * runs.sums).argmax())
+        longest.append(row(f"max_consecutive_{plural}", runs.counts[by_count], runs.sums[by_count]))
+        largest.append(row(f"max_consecutive_{single}", runs.sums[by_sum], runs.counts[by_sum]))
+        mean.append(row(f"average_consecutive_{plural}", math.floor(runs.counts.mean() + 0.5)))
+    return longest + largest + mean
 
 
-def _position_rows(path: Path) -> list[Row]:
-    table = path.positions
-    nets, mfe, mae = (table[name].to_numpy().astype(float) for name in ("net", "mfe", "mae"))
-    rows = []
-    for key, label, a, b in (
-        ("corr_profit_mfe", "Correlation (Profits,MFE)", nets, mfe),
-        ("corr_profit_mae", "Correlation (Profits,MAE)", nets, mae),
-        ("corr_mfe_mae", "Correlation (MFE,MAE)", mfe, mae),
-    ):
-        value = float(np.corrcoef(a, b)[0, 1]) if len(a) >= 3 and a.std() > 0 and b.std() > 0 else None
-        rows.append(_row(key, label, value, number(value), "correlation over positions"))
-    held = (table["close_time"] - table["open_time"]).to_numpy()
-    for key, label, function in (
-        ("holding_min", "Minimal position holding time", np.min),
-        ("holding_max", "Maximal position holding time", np.max),
-        ("holding_mean", "Average position holding time", np.mean),
-    ):
-        seconds = float(function(held)) if len(held) else None
-        rows.append(_row(key, label, seconds, duration(seconds), "from the first opening to the full close"))
-    return rows
-
-
-def duration(seconds: float | None) -> str:
-    """Return ``2 d 3:04:05``."""
-    if seconds is None:
-        return "--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return (f"{days} d " if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-def _our_rows(path: Path, nets: np.ndarray) -> list[Row]:
-    exposure = float((path.lots != 0).mean()) if len(path.lots) else None
-    ended = float(path.equity[-1]) if len(path.equity) else path.deposit
-    annual = (ended / path.deposit) ** (1 / path.years) - 1 if path.years >= 0.25 and ended > 0 else None
-    n, won = len(nets), int((nets > 0).sum())
-    interval = wilson_interval(won, n) if n else None
-    text = "--" if interval is None else f"{percent(interval[0])} … {percent(interval[1])}"
-    coin = binomial_tail(won, n) if 0 < n <= 5000 else None
+def _position_rows(run: TestRun) -> list[Row]:
+    nets, mfe, mae, held = (run.positions[name].to_numpy() for name in ("net", "mfe", "mae", "held_seconds"))
+    some = len(held) > 0
     return [
-        _row("growth_annual", "Growth per year", annual, percent(annual), "(end / deposit)^(1 / years) - 1; not shown below a quarter of a year"),
-        _row("exposure", "Bars with a position", exposure, percent(exposure), "share of bars that ended with a position"),
-        _row("win_rate_interval", "Won trades, 95 % interval", None if interval is None else won / n, text, "Wilson interval of the share of won trades"),
-        _row("coin", "As few wins by a fair coin", coin, "--" if coin is None else percent(coin), "P(X <= won) at one half"),
-    ]  # fmt: skip
+        row("corr_profit_mfe", ratios.pearson(nets, mfe)),
+        row("corr_profit_mae", ratios.pearson(nets, mae)),
+        row("corr_mfe_mae", ratios.pearson(mfe, mae)),
+        row("holding_min", held.min() if some else None),
+        row("holding_max", held.max() if some else None),
+        row("holding_mean", held.mean() if some else None),
+    ]
+
+
+def _our_rows(run: TestRun, nets: Floats, given: Surroundings) -> tuple[Row, ...]:
+    n, won = len(nets), int((nets > 0).sum())
+    longs = int((run.trades["side"] > 0).sum())
+    larger = max(longs, n - longs) / n if n else None
+    days = daily_levels(run)
+    held = (run.buy_lots != 0) | (run.sell_lots != 0)
+    still = constant_elements(run)
+    side = "long" if 2 * longs >= n else "short"
+    return (
+        row("growth_annual", ratios.annual_growth(run.deposit, run.equity_end, run.years)),
+        row("risk_free", given.risk_free * run.years * run.deposit, run.net, note=f"{text_of(given.risk_free, 'share')} a year"),
+        row("sharpe_daily", ratios.sharpe_daily(days) if len(days) > ratios.LEAST_DAYS else None),
+        row("exposure", held.mean() if len(held) else None),
+        row("turnover", float(run.deals["lots"].sum())),
+        row("win_rate", won / n if n else None, interval=wilson_interval(won, n) if n else None),
+        row("coin", binomial_tail(won, n) if n else None),
+        row("one_sided", larger, note=f"one-sided: {side}" if larger is not None and larger >= ONE_SIDED else ""),
+        row("constant", len(still), note=", ".join(ELEMENTS[k] for k in still)),
+        row("outside_data", given.outside_data),
+    )  # fmt: skip
+
+
+def daily_levels(run: TestRun) -> Floats:
+    """Return the deposit, then the last equity of each day on the server's clock, ``(days + 1,)``."""
+    day = run.open_time // DAY
+    last = np.append(np.flatnonzero(day[1:] != day[:-1]), len(day) - 1) if len(day) else np.zeros(0, int)
+    return np.concatenate([[run.deposit], run.equity[last]])
+
+
+def constant_elements(run: TestRun) -> list[int]:
+    """Return the elements of the action that vary by less than 1 % of their range; none where there were no bars."""
+    if len(run) == 0:
+        return []
+    asked = run.asked
+    finite = np.isfinite(asked)
+    if not finite.all():
+        asked = asked[finite.all(axis=1)]
+    if len(asked) == 0:
+        return list(range(6))
+    varied = asked.max(axis=0) - asked.min(axis=0)
+    return np.flatnonzero(varied < CONSTANT * run.action_range).tolist()

@@ -32,9 +32,9 @@ class TestRun:
         asked: actions as the policy gave them, ``(bar, 6)``.
         executed: what the broker made of them, ``(bar, 6)``.
         outcome, flags: `halfstep.broker.Outcome` and a set of `Flag` for each decision, ``(bar,)``.
-        deals: one row per fill, with ``spread_cost`` and ``slippage_cost``.
-        trades: one row per deal that takes volume off a position, with ``net``.
-        positions: one row per position, with ``net``, ``mfe``, ``mae`` and ``held_seconds``.
+        deals: one row per fill, with ``spread_cost`` and ``slippage_cost``; ``step`` is its bar in the arrays above.
+        trades: one row per deal that takes volume off a position, with ``step`` and ``net``.
+        positions: one row per position, with ``open_step``, ``net``, ``mfe``, ``mae`` and ``held_seconds``.
         status: how it ended: 1 ruined, 2 at the end of the span.
         ambiguous: positions decided by the rule inside a bar.
         detail_missing: bars held through without the finer bars that were asked for.
@@ -72,6 +72,12 @@ class TestRun:
     detail_missing: int
     ticks: int
 
+    def __post_init__(self) -> None:
+        bars = len(self.equity)
+        for name in ("open_time", "close_time", "equity_worst", "asked", "executed", "outcome", "flags"):
+            if len(getattr(self, name)) != bars:
+                raise ValueError(f"{name}: {len(getattr(self, name))} bars, must be {bars} as the equity.")
+
     def __len__(self) -> int:
         return len(self.equity)
 
@@ -97,11 +103,12 @@ def make_test_run(
         table, rules: with which it was made.
     """
     bars, instrument = table.bars, table.instrument
-    deals = _with_costs(deals_frame(run.log, table), table, rules)
-    positions = positions_frame(deals, table).with_columns(
-        held_seconds=(pl.col("close_time") - pl.col("open_time")).cast(pl.Float64)
-    )
     first, stop = (int(run.bar[0]), int(run.bar[-1]) + 1) if len(run.bar) else (0, 0)
+    deals = _with_costs(deals_frame(run.log, table), table, rules).with_columns(step=pl.col("bar") - first)
+    positions = positions_frame(deals, table).with_columns(
+        held_seconds=(pl.col("close_time") - pl.col("open_time")).cast(pl.Float64),
+        open_step=pl.col("open_bar") - first,
+    )
     ticks = PRICES_PER_BAR * (stop - first)
     if rules.intrabar == "m1" and table.detail is not None:
         ticks += PRICES_PER_BAR * int(np.diff(table.detail.rows[first:stop], axis=1).sum())

@@ -64,6 +64,8 @@ class StudyInputs(NoInputs):
     """Folder of a finished `halfstep research` or `halfstep replay-signals`, or a store of trajectories."""
     allow_leak: bool = False
     """Train on actions that know later prices (replay-signals --impute-levels exit_price): for reproduction only."""
+    drop_damaged: bool = False
+    """Leave out shards of trajectories that fail their checks; a warning counts and names them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

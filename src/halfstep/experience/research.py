@@ -83,11 +83,13 @@ class ResearchReport:
         tally: what its passes did.
         seconds: time that collecting took; 0 where every group stood in the store already.
         collected: decisions made in that time.
+        dropped: episodes that the bound of the store removed.
     """
 
     tally: Tally
     seconds: float
     collected: int
+    dropped: int
 
     @property
     def rate(self) -> float:
@@ -139,14 +141,19 @@ def unfinished(task: ResearchTask, store: EpisodeStore) -> list[int]:
 def report_round(
     task: ResearchTask, store: EpisodeStore, collected: list[int], seconds: float
 ) -> ResearchReport:
-    """Return what a finished round did.
+    """Apply the bound of the store to a finished round and return what the round did.
 
     Args:
         collected: groups that were played in the ``seconds``.
     """
     tallies = [Tally.read(tally_file(store, task.shard(k))) for k in range(len(task.groups))]
     new = sum(tallies[k].decisions for k in collected)
-    return ResearchReport(tally=Tally.total(tallies), seconds=seconds if collected else 0.0, collected=new)
+    settings = task.settings
+    everything = EpisodeStore.open(store.folder)  # groups may have been written by other processes
+    dropped = everything.bound(keep=settings.keep, max_episodes=settings.max_episodes)
+    return ResearchReport(
+        tally=Tally.total(tallies), seconds=seconds if collected else 0.0, collected=new, dropped=dropped
+    )
 
 
 def collect_group(number: int, task: ResearchTask, store: EpisodeStore, progress: Progress) -> None:

@@ -26,11 +26,17 @@ class ResearchSettings:
     seen what doing nothing is worth."""
     discount: float = 0.99
     """Discount per bar of the returns that are stored with an episode."""
+    keep: Literal["all", "published"] = "all"
+    """Episodes that stay after a round: all, losing ones too, or what the published programs keep, which is 500 winners."""
+    max_episodes: int = 5000
+    """Most episodes kept under keep = all; beyond it the oldest go, recorded signals never. 0.4 MB for a year of hours."""
 
     def __post_init__(self) -> None:
-        for name in ("passes", "group"):
+        for name in ("passes", "group", "max_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1.")
+        if self.keep not in ("all", "published"):
+            raise ValueError(f"keep: {self.keep!r}, must be all or published.")
         if self.start not in ("first", "random"):
             raise ValueError(f"start: {self.start!r}, must be first or random.")
         if self.length is not None and self.length < 1:

@@ -17,6 +17,7 @@ from halfstep.nn.checkpoint import save_weights
 from halfstep.nn.config import ModelConfig
 from halfstep.nn.encoder import Encoder
 from halfstep.nn.loss import fredf_loss
+from halfstep.nn.normalise import InstanceStats
 from halfstep.progress import SILENT, Progress
 from halfstep.training.batches import make_batches
 from halfstep.training.checkpoint import Checkpoint
@@ -180,11 +181,18 @@ def naive_errors(
     x, _, y = table.at(origins)
     stats = encoder.norm.statistics(x)
     target = standardised_target(encoder, y, stats)
-    horizon = y.shape[1]
-    yesterday = x[:, -DAY_BARS:].repeat(1, -(-horizon // DAY_BARS), 1)[:, :horizon]
-    guesses = (x[:, -1:].expand_as(y), stats.mean.expand_as(y), yesterday)
+    guesses = naive_guesses(x, stats, y.shape[1])
     errors = [encoder.norm.standardise(guess, stats)[..., encoder.columns] - target for guess in guesses]
     return torch.stack([error.square().mean(dim=(0, 1)) for error in errors])
+
+
+def naive_guesses(
+    x: Float[Tensor, "batch time feature"], stats: InstanceStats, horizon: int
+) -> tuple[Float[Tensor, "batch horizon feature"], ...]:
+    """Return the forecasts of `NAIVE` for windows: last value, the window's mean, the same hour 24 bars earlier."""
+    shape = (len(x), horizon, x.shape[2])
+    yesterday = x[:, -DAY_BARS:].repeat(1, -(-horizon // DAY_BARS), 1)[:, :horizon]
+    return x[:, -1:].expand(shape), stats.mean.expand(shape), yesterday
 
 
 def _origins(encoder: Encoder, data: EncoderData, span: tuple[int, int]) -> Tensor:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from halfstep.nn.gaussian import kl_to_standard_normal
 from halfstep.nn.policy import Actor, Critic, CriticEnsemble, PolicyOutput, ValueNet
-from halfstep.training.samples import Batch, State
+from halfstep.training.samples import LEAST_SCALE, Batch, State
 from halfstep.training.settings import StudySettings
 
-LEAST_SCALE = 1e-8
 LARGEST_WEIGHT = 100.0
 
 

@@ -14,10 +14,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from halfstep import files
-from halfstep.backtest.metrics import Path as TestPath
-from halfstep.backtest.metrics import compute_rows
+from halfstep.backtest.metrics import compute_metrics
 from halfstep.backtest.registry import sharpe_by_observation
-from halfstep.broker.deals import deals_frame, positions_frame, trades_frame
+from halfstep.backtest.run import make_test_run
 from halfstep.broker.engine import Run
 from halfstep.cli.programs.market import Market, load_market
 from halfstep.cli.programs.models import contexts_of
@@ -31,7 +30,6 @@ from halfstep.errors import ConfigError
 from halfstep.experience.policy import Policy
 from halfstep.experience.rollout import trade
 from halfstep.experience.store import EpisodeStore
-from halfstep.market.calendar import years_between
 from halfstep.market.timeframes import DAY
 from halfstep.progress import SILENT, Progress
 from halfstep.training.encoder import EncoderResult
@@ -158,24 +156,6 @@ def read_arm(folder: Path) -> dict[str, Any]:
     return record
 
 
-def path_of_test(market: Market, run: Run) -> TestPath:
-    """Return a run over the test span as the report's arithmetic reads it."""
-    deals = deals_frame(run.log, market.test_table)
-    first, last = int(run.bar[0]), int(run.bar[-1])
-    return TestPath(
-        deposit=market.rules.deposit,
-        balance=run.balance,
-        equity=run.equity,
-        equity_worst=run.equity_worst,
-        margin=run.margin,
-        lots=run.lots,
-        years=years_between(int(market.bars.time[first]), int(market.bars.close_time[last])),
-        trades=trades_frame(deals),
-        positions=positions_frame(deals, market.test_table),
-        deals=int(run.log.counts[0]),
-    )
-
-
 def _encoder_record(arm: Arm, encoder: EncoderResult) -> dict[str, Any]:
     return {
         "optimizer": arm.optimizer,
@@ -206,9 +186,10 @@ def test_record(market: Market, trader: Policy) -> dict[str, Any]:
     """Return what a policy's pass over the test span gave."""
     first, stop = market.spans.test
     actions, run = trade(trader, market.test_table, market.test_rules, first=first - 1, stop=stop - 1)
+    metrics = compute_metrics(make_test_run(run, actions, market.test_table, market.test_rules))
     return {
         "actions": actions.tolist(),
-        "rows": {row.key: row.value for row in compute_rows(path_of_test(market, run))},
+        "rows": metrics.values(),
         "path": {"first": int(run.bar[0]), "log_growth": run.reward.tolist()},
         "net_profit": float(run.equity[-1] - market.rules.deposit),
         "log_growth": float(run.reward.sum()),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from halfstep import files
 from halfstep.cli.console import PLAIN_WIDTH
+from halfstep.cli.programs.buffer import describe_import, store_of_buffer
 from halfstep.errors import ConfigError, MissingInputError, OutputExistsError
 from halfstep.market.bars import Bars
 from halfstep.market.check import DataReport, check_bars
@@ -23,6 +24,7 @@ from halfstep.market.read import bars_of, read_raw
 
 T = TypeVar("T")
 
+BUFFER_SUFFIX = ".bd"
 _SUFFIXES = (".gz", ".csv", ".txt", ".tsv", ".parquet", ".prn")
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
@@ -70,9 +72,14 @@ class ImportFlags(ReadFlags):
     """Files to import."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Files of bars: MetaTrader exports, other CSV, Parquet, also as .gz."""
+    """Files of bars: MetaTrader exports, other CSV, Parquet, also as .gz. Or one buffer of the published programs
+    (.bd), with --bars."""
     out: Path = Path()
-    """Folder for the Parquet files. Default: the current one."""
+    """Folder for the Parquet files, or for the store of a buffer. Default: the current one."""
+    bars: Path | None = None
+    """Bars that a buffer was recorded on."""
+    features: str = "robust9"
+    """Feature set that models trained on a buffer's trajectories will read."""
     overwrite: bool = False
     """Replace files that exist."""
     repair: tuple[str, ...] = ()
@@ -102,6 +109,8 @@ def import_files(argv: list[str], description: str) -> int:
     flags = parse_flags(ImportFlags, "halfstep data import", description, argv)
     if not flags.files:
         raise MissingInputError("no file to import. Name one: halfstep data import EURUSD_H1.csv")
+    if any(path.suffix.lower() == BUFFER_SUFFIX for path in flags.files):
+        return _import_buffer(flags)
     repair = (*flags.repair, *(("drop-last",) if flags.drop_last and "drop-last" not in flags.repair else ()))
     targets = _targets(flags.files, flags.out, overwrite=flags.overwrite)
     options = flags.options(repair)
@@ -116,6 +125,26 @@ def import_files(argv: list[str], description: str) -> int:
     target_screen = screen()
     for path, target, bars, report in found:
         _print_report(target_screen, report, title=f"{path} -> {target}", repairs=bars.report.repairs)
+    return 0
+
+
+def _import_buffer(flags: ImportFlags) -> int:
+    """Read the trajectories of one buffer file into a store."""
+    path = flags.files[0]
+    if len(flags.files) > 1 or flags.bars is None:
+        raise ConfigError(
+            f"{path}: a buffer is imported alone and needs its bars. "
+            f"Use: halfstep data import {path} --bars FILE --out FOLDER"
+        )
+    store = store_of_buffer(path, _read(flags.bars, flags.options()), flags.out, features=flags.features)
+    facts = describe_import(path, store)
+    if flags.json:
+        print_json(facts)
+    else:
+        table = Table("what", "found", title=f"{path} -> {flags.out}", title_justify="left")
+        for name, value in facts.items():
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+        screen().print(table)
     return 0
 
 

@@ -6,6 +6,7 @@ each folder is complete and none is ever changed by a later program.
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 from halfstep import files
@@ -40,14 +41,22 @@ def begin_store(folder: Path, market: Market, *, previous: Path | None = None) -
     return EpisodeStore.create(folder / "episodes", market.store_header, market.bars)
 
 
-def trainable_store(folder: Path, market: Market, *, allow_leak: bool) -> EpisodeStore:
+def trainable_store(
+    folder: Path, market: Market, *, allow_leak: bool, drop_damaged: bool = False
+) -> EpisodeStore:
     """Return the store of a folder for training.
 
     Raises:
         StoreError: some of its actions know the future (`replay-signals --impute-levels exit_price`).
         StoreMismatchError: made with other bars, features or rules.
+        StoreDamagedError: a shard fails its checks, unless ``drop_damaged`` leaves it out with a warning.
     """
-    store = EpisodeStore.open(episodes_folder(folder), expect=market.store_header)
+    store = EpisodeStore.open(episodes_folder(folder), expect=market.store_header, drop_damaged=drop_damaged)
+    if store.damaged:
+        warnings.warn(
+            f"{len(store.damaged)} damaged shards left out; {len(store)} episodes remain. {store.damaged[0]}",
+            stacklevel=2,
+        )
     leaks = leaking(store.policy)
     if leaks and not allow_leak:
         raise StoreError(

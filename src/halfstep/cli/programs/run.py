@@ -4,8 +4,10 @@
     15-pilot-study-r1/   the critic and actor that collect round 1, trained on the rounds before it
     20-research-r0/      trajectories; each round's store begins with the rounds before it, the last one is frozen
     50-arms/             one folder per optimizer and seed
+    60-cloning/          a policy that only imitates the trajectories, for comparison
+    65-memory/           bytes that each optimizer keeps
     70-timing.json       time of an optimizer step
-    report/              report.html
+    report/              report.html, metrics.json and tables/ with the same figures
 
 Every stage leaves a file when it is done and is skipped when that file stands there, so an interrupted run continues
 and ends with the same numbers.
@@ -19,11 +21,15 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from halfstep import files
+from halfstep.backtest.content import BASELINES, OPTIMIZERS, Report
+from halfstep.backtest.figures import TableKind
+from halfstep.backtest.html import write_page
 from halfstep.backtest.registry import record_trials
-from halfstep.backtest.report import ReportData, write_report
+from halfstep.backtest.twins import write_twins
 from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import arms_of, run_arms
+from halfstep.cli.programs.data_baselines import clone_policy
 from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
@@ -32,8 +38,8 @@ from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.research import collect_round
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
-from halfstep.cli.programs.summary import summarise
-from halfstep.cli.programs.timing import step_times
+from halfstep.cli.programs.summary import Costs, summarise
+from halfstep.cli.programs.timing import memory_figures, step_times
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
 from halfstep.experience.policy import NoisePolicy
@@ -45,8 +51,8 @@ from halfstep.training.policy import NeuralPolicy
 
 def run_all(
     config: Config, folder: Path, market: Market, progress: Progress
-) -> tuple[ReportData, dict[str, Any]]:
-    """Do everything; returns the report's data and the final metrics."""
+) -> tuple[Report, dict[str, Any]]:
+    """Do everything; returns the report and the final metrics."""
     if not (folder / "bars.parquet").exists():
         write_bars(market.bars, folder / "bars.parquet")
     episodes = collect(config, market, folder, progress)
@@ -57,11 +63,26 @@ def run_all(
     if failures:
         raise failed_tasks(failures)
     record_trials(arm_trials(config, market, arms, program="run", run=folder))
+    store = EpisodeStore.open(episodes_folder(episodes), expect=market.store_header)
+    headline = f"{config.compare.headline}-s1"
+    cloned = clone_policy(
+        config, market, folder / "60-cloning", progress, encoder_folder=folder / "50-arms" / headline, store=store
+    )  # fmt: skip
     times = _timing(config, market, folder / "70-timing.json")
-    data, metrics = summarise(config, market, arms, times, folder / "50-arms", openings=openings)
-    write_report(data, folder / "report" / "report.html")
+    memory = memory_figures(config, market.features.names, folder / "65-memory")
+    costs = Costs(
+        steps=times,
+        predicted_bytes={name: found.formula for name, found in memory.items()},
+        peak_bytes={name: found.peak_resident for name, found in memory.items()},
+        memory_method="CPU: largest resident size of a fresh process with three steps",
+    )
+    report = summarise(
+        config, market, arms, costs, folder / "50-arms", openings=openings, store=store, cloned=cloned
+    )
+    write_page(report, folder / "report" / "report.html")
+    write_twins(report, folder / "report")
     files.write_text(folder / "metrics.jsonl", "".join(metric_lines(folder)))
-    return data, metrics
+    return report, final_metrics(report)
 
 
 def collect(config: Config, market: Market, folder: Path, progress: Progress) -> Path:
@@ -104,40 +125,70 @@ def metric_lines(folder: Path) -> list[str]:
     ]
 
 
-def _timing(config: Config, market: Market, path: Path) -> dict[str, float]:
+def _timing(config: Config, market: Market, path: Path) -> dict[str, tuple[float, float, float]]:
     if not path.exists():
         files.write_json(path, step_times(config, market.features.names))
     times = json.loads(path.read_text(encoding="utf-8"))
-    return {name: median for name, (median, _, _) in times.items()}
+    return {name: (median, low, high) for name, (median, low, high) in times.items()}
 
 
-def summary_tables(data: ReportData) -> tuple[RenderableType, ...]:
-    """Return the optimizers and the baselines as tables, and the verdicts."""
-    table = Table(title=f"{data.title} · {data.headline}")
-    for heading in (
-        "optimizer",
-        "validation loss (95 %)",
-        "state bytes",
-        "step ms",
-        "net profit on the test (95 %)",
-    ):
-        table.add_column(heading, justify="left" if heading == "optimizer" else "right")
-    for o in data.optimizers:
-        step = "--" if o.step_ms is None else f"{o.step_ms:.2f}"
-        table.add_row(o.name, o.loss_text, f"{o.state_bytes:,}", step, o.net_text)
-    baselines = Table(title="Baselines on the same bars")
-    for heading in ("rule", "net profit", "note"):
-        baselines.add_column(heading, justify="right" if heading == "net profit" else "left")
-    for line in data.baselines:
-        baselines.add_row(line.name, line.net, line.note)
-    verdicts = [o.verdict for o in data.optimizers if o.verdict]
-    return (table, baselines, *verdicts, data.verdict)
+CLOCK = ("step_ms", "step_low_ms", "step_high_ms", "seconds", "peak_bytes")
+"""Columns of the optimizers' table that depend on the clock and the machine."""
+
+
+def final_metrics(report: Report) -> dict[str, Any]:
+    """Return the figures of a report that others continue with; those of the clock stand under ``clock``."""
+    optimizers = report.table(OPTIMIZERS.key)
+    baselines = report.table(BASELINES.key)
+    records = [] if optimizers is None else optimizers.frame.to_dicts()
+    return {
+        "verdict": report.verdict,
+        "rows": {row.key: row.value for row in report.rows() if row.unit != "text"},
+        "baselines": [] if baselines is None else baselines.frame.drop("note").to_dicts(),
+        "optimizers": {
+            record["optimizer"]: {name: value for name, value in record.items() if name not in CLOCK}
+            for record in records
+        },
+        "clock": {record["optimizer"]: {name: record[name] for name in CLOCK} for record in records},
+    }
+
+
+SHOWN = {
+    OPTIMIZERS: ("optimizer", "loss", "state_bytes", "bytes_per_parameter", "step_ms", "net"),
+    BASELINES: ("name", "net", "drawdown", "trades", "note"),
+}
+"""Columns that the screen shows."""
+
+
+def summary_tables(report: Report) -> tuple[RenderableType, ...]:
+    """Return the optimizers and the baselines as tables, the verdicts on optimizers, the summary and the sentence."""
+    sentences = [text for key, text in report.remarks if key == OPTIMIZERS.key]
+    summary = Table(title=f"{report.title} · {report.representative}")
+    summary.add_column("figure")
+    summary.add_column("value")
+    for row in report.summary:
+        summary.add_row(row.label, row.text)
+    tables = [_shown(report, kind) for kind in SHOWN if report.table(kind.key) is not None]
+    return (*tables, summary, *sentences, *(banner.text for banner in report.banners), report.verdict)
+
+
+def _shown(report: Report, kind: TableKind) -> Table:
+    found = report.table(kind.key)
+    assert found is not None
+    table = Table(title=kind.caption)
+    places = [k for k, column in enumerate(kind.columns) if column.name in SHOWN[kind]]
+    for k in places:
+        column = kind.columns[k]
+        table.add_column(column.label, justify="left" if column.unit == "text" else "right")
+    for line in found.texts():
+        table.add_row(*(line[k] for k in places))
+    return table
 
 
 def _work(job: Job[NoInputs]) -> Outcome:
-    data, metrics = run_all(job.config, job.folder.path, job.market, job.progress)
-    report = (job.folder.path / "report" / "report.html").absolute()
-    return Outcome(metrics=metrics, shown=summary_tables(data), last=(f"Report: {report}",))
+    report, metrics = run_all(job.config, job.folder.path, job.market, job.progress)
+    page = (job.folder.path / "report" / "report.html").absolute()
+    return Outcome(metrics=metrics, shown=summary_tables(report), last=(f"Report: {page}",))
 
 
 PROGRAM = Program(verb="run", work=_work, plan=lambda job: run_steps(job.config, job.market))

@@ -64,7 +64,7 @@ def study_metrics(result: StudyResult, *, optimizer: str, seed: int) -> dict[str
         "seed": seed,
         "study": {
             "validation": result.validation, "log_growth": result.log_growth, "curve": result.curve,
-            "state_bytes": result.state_bytes,
+            "state_bytes": result.state_bytes, "updates": result.updates, "warnings": list(result.warnings),
             "parameters": sum(param.numel() for module in modules for param in module.parameters()),
         },
         "clock": {"study_seconds": result.seconds},
@@ -92,7 +92,9 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
     return _Opened(
         encoder_folder=given.encoder,
         encoder=load_encoder(given.encoder, request.config, market),
-        store=trainable_store(given.episodes, market, allow_leak=given.allow_leak),
+        store=trainable_store(
+            given.episodes, market, allow_leak=given.allow_leak, drop_damaged=given.drop_damaged
+        ),
     )
 
 
@@ -120,7 +122,8 @@ def _work(job: Job[StudyInputs]) -> Outcome:
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
     record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
     return Outcome(
-        metrics=_encoder_figures(opened.encoder_folder) | metrics, shown=(_validation_table(result),)
+        metrics=_encoder_figures(opened.encoder_folder) | metrics,
+        shown=(_validation_table(result), *result.warnings),
     )
 
 

@@ -1,324 +1,204 @@
-"""From the records of all arms to the report: every number is computed here or below, none is typed in."""
+"""From the records of all arms to the report: what the floors below know of a test is gathered here."""
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from halfstep.backtest.baselines import random_band, simple_baselines
-from halfstep.backtest.metrics import Row, compute_rows, money, number, percent
-from halfstep.backtest.report import BaselineLine, Curve, Forecast, OptimizerFigures, ReportData
-from halfstep.backtest.statistics import (
-    SEEDS_FOR_A_VERDICT,
-    compare_paired,
-    interquartile_mean,
-    seed_interval,
-    stationary_bootstrap,
-)
-from halfstep.broker.engine import Run, run_actions
-from halfstep.broker.outcomes import Outcome
-from halfstep.cli.programs.arms import path_of_test
+from halfstep.backtest.assembly import Evidence, assemble
+from halfstep.backtest.baselines import Span, random_band, simple_baselines
+from halfstep.backtest.comparison import ArmFigures, SeedRun, StepTimes, middle_seed
+from halfstep.backtest.content import Report
+from halfstep.backtest.metrics import Surroundings, compute_metrics
+from halfstep.backtest.ratios import Floats
+from halfstep.backtest.registry import count_trials
+from halfstep.backtest.run import TestRun, make_test_run
+from halfstep.backtest.sensitivity import replay_cases, same_actions
+from halfstep.backtest.uncertainty import Resampling
+from halfstep.broker.engine import run_actions
+from halfstep.broker.rules import AccountRules
+from halfstep.broker.table import MarketTable, market_table
+from halfstep.cli.programs.data_baselines import data_baselines, outside_data
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import encoder_data, load_encoder
+from halfstep.cli.programs.models import load_encoder
+from halfstep.cli.programs.skill import forecast_errors, forecast_windows
+from halfstep.cli.programs.words import assumptions, circumstances, history, settings, title
 from halfstep.cli.run_folder import versions
-from halfstep.config.load import plain
 from halfstep.config.tables import Config
-from halfstep.market.calendar import iso
-from halfstep.training.windows import WindowTable, forecasts
+from halfstep.experience.store import EpisodeStore
+from halfstep.market.indicators import atr_points
 
-FEW_POSITIONS = 100
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What measuring optimizers gave, by optimizer; empty where nothing was measured.
+
+    Attributes:
+        steps: median, lower and upper quartile of the milliseconds of a step.
+        predicted_bytes: of the state, from the partition or the number of parameters.
+        peak_bytes: most memory in use.
+        memory_method: how that was measured.
+    """
+
+    steps: StepTimes
+    predicted_bytes: Mapping[str, int | None]
+    peak_bytes: Mapping[str, int]
+    memory_method: str = "not measured"
 
 
 def summarise(
     config: Config,
     market: Market,
-    arms: list[dict[str, Any]],
-    step_ms: dict[str, float],
+    records: Sequence[dict[str, Any]],
+    costs: Costs,
     folder: Path,
     *,
     openings: int,
-) -> tuple[ReportData, dict[str, Any]]:
-    """Return the report and the final metrics of a comparison."""
-    mine = [arm for arm in arms if arm["optimizer"] == config.compare.headline]
-    chosen = _middle_seed(mine)
-    run = _replay(market, chosen)
-    path = path_of_test(market, run)
-    net = float(run.equity[-1] - market.rules.deposit)
-    first = market.spans.test[0] - 1
-    bars = market.spans.test[1] - market.spans.test[0]
+    store: EpisodeStore | None = None,
+    cloned: Path | None = None,
+) -> Report:
+    """Return the report of a comparison, or of one optimizer's seeds.
+
+    Args:
+        config, market: of the run.
+        records: of the arms, with a test each.
+        costs: of the optimizers.
+        folder: of the arms; holds the networks of each.
+        openings: of the test span so far.
+        store: trajectories that the policies learned from.
+        cloned: folder of a policy that imitates them, if one was trained.
+    """
+    headline = _headline(config, records)
+    mine = [record for record in records if record["optimizer"] == headline]
+    runs = {_name(record): replay(market, record) for record in records}
+    quality, spans = history(market)
+    outside = {} if store is None else {name: outside_data(run, store, config.run.seed) for name, run in runs.items()}  # fmt: skip
+    seeds = [
+        SeedRun(
+            seed=record["seed"],
+            run=runs[_name(record)],
+            metrics=compute_metrics(
+                runs[_name(record)],
+                Surroundings(
+                    quality=quality,
+                    criterion=_criterion(record),
+                    risk_free=config.test.risk_free,
+                    outside_data=outside.get(_name(record)),
+                ),
+            ),
+        )
+        for record in mine
+    ]
+    middle = middle_seed(seeds)
+    name = f"{headline}-s{middle.seed}"
+    span = test_span(market)
     band = random_band(
-        market.test_table, market.test_rules, path.positions, first, bars, net,
-        runs=config.test.random_runs, seed=config.run.seed,
+        market.test_table, market.test_rules, middle.run, span, runs=config.test.random_runs, seed=config.run.seed
     )  # fmt: skip
-    boot = _bootstrap(config, run, path.positions.height) * market.rules.deposit
-    nets = np.array([arm["test"]["net_profit"] for arm in mine])
-    figures = tuple(_optimizer(config, name, arms, step_ms) for name in config.compare.optimizers)
-    rows = _rows(config, market, arms)
-    seed_range = seed_interval(nets, draws=config.test.bootstrap_draws, seed=config.run.seed)
-    low, high = np.percentile(boot, [2.5, 97.5])
-    better = band.p <= 0.05 and low > 0
-    verdict = f"{'Better than' if better else 'Cannot be told from'} random trading (p = {band.p:.3f})."
-    data = ReportData(
-        title=f"{market.bars.symbol} {market.bars.timeframe.name}: test {market.split.test[0]} to {market.split.test[1]}",
-        verdict=verdict,
-        banners=_banners(config, market, path.positions.height, run, openings),
-        settings=_settings(config, market),
-        headline=f"{config.compare.headline}, {len(mine)} seeds",
-        seed_table=tuple(_seed_line(arm) for arm in mine),
-        representative=f"{config.compare.headline}, seed {chosen['seed']}, the seed in the middle by net profit",
-        rows=tuple((f"{name}, seed {arm['seed']}", found) for name, (arm, found) in rows.items()),
-        curve=Curve(time=tuple(market.bars.server_time[run.bar].tolist()), balance=tuple(run.balance), equity=tuple(run.equity)),
-        other_curves=tuple(tuple(_replay(market, arm).equity) for arm in mine if arm is not chosen),
-        baselines=_baselines(market, run, first, bars, band.nets),
-        random_nets=tuple(band.nets),
-        net=net,
-        uncertainty=(
-            ("Net profit over seeds", f"{money(interquartile_mean(nets))} (95 % {money(seed_range[0])} … {money(seed_range[1])}), worst {money(float(nets.min()))}, best {money(float(nets.max()))}; interquartile mean"),
-            ("Net profit of the middle seed", f"{money(net)} (95 % {money(float(low))} … {money(float(high))}); stationary bootstrap of bars"),
-            ("Against random trading", f"{verdict} {percent(float((band.nets >= net).mean()))} of {len(band.nets):,} random policies earned as much or more"),
-            ("Test span", f"opened {openings} time{'s' if openings != 1 else ''} so far"),
-        ),
-        optimizers=figures,
-        skill_table=_skills(market, chosen),
-        forecast=_forecast(config, market, folder, chosen),
-        outcomes=tuple((o.name, int((run.outcome == o).sum())) for o in Outcome),
-        assumptions=_assumptions(config, market, run),
-        versions=tuple(versions().items()),
-    )  # fmt: skip
-    values = {name: _values(found) for name, (_, found) in rows.items()}
-    return data, _metrics(config, data, arms, values, band.p, (float(low), float(high)), step_ms)
-
-
-def _middle_seed(arms: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the arm in the middle by net profit, the lower one of two."""
-    return sorted(arms, key=lambda arm: (arm["test"]["net_profit"], arm["seed"]))[(len(arms) - 1) // 2]
-
-
-def _rows(
-    config: Config, market: Market, arms: list[dict[str, Any]]
-) -> dict[str, tuple[dict[str, Any], tuple[Row, ...]]]:
-    """Return each optimizer's middle arm with its rows, the headline first."""
-    headline = config.compare.headline
-    names = [headline, *(name for name in config.compare.optimizers if name != headline)]
-    chosen = {name: _middle_seed([arm for arm in arms if arm["optimizer"] == name]) for name in names}
-    return {
-        name: (arm, tuple(compute_rows(path_of_test(market, _replay(market, arm)))))
-        for name, arm in chosen.items()
-    }
-
-
-def _values(rows: tuple[Row, ...]) -> dict[str, float | None]:
-    """Return rows for machines: what is not a finite number is None."""
-    return {
-        row.key: row.value if row.value is not None and math.isfinite(row.value) else None for row in rows
-    }
-
-
-def _actions(market: Market, arm: dict[str, Any]) -> np.ndarray:
-    """Return an arm's recorded actions, filled with zeros where the account was ruined before the end."""
-    bars = market.spans.test[1] - market.spans.test[0]
-    actions = np.zeros((bars, 6))
-    asked = np.array(arm["test"]["actions"]).reshape(-1, 6)
-    actions[: len(asked)] = asked
-    return actions
-
-
-def _replay(market: Market, arm: dict[str, Any]) -> Run:
-    return run_actions(market.test_table, market.test_rules, _actions(market, arm), market.spans.test[0] - 1)
-
-
-def _bootstrap(config: Config, run: Run, positions: int) -> np.ndarray:
-    """Return draws of the relative profit over the span."""
-    block = max(24.0, 2.0 * len(run.bar) / max(1, positions))
-    block = min(block, max(1.0, len(run.bar) / 4))
-    sums = stationary_bootstrap(
-        run.reward.copy(), mean_block=float(block), draws=config.test.bootstrap_draws, seed=config.run.seed
-    )
-    return np.asarray(np.expm1(sums))
-
-
-def _optimizer(
-    config: Config, name: str, arms: list[dict[str, Any]], step_ms: dict[str, float]
-) -> OptimizerFigures:
-    mine = [arm for arm in arms if arm["optimizer"] == name]
-    losses = np.array([arm["encoder"]["validation_loss"] for arm in mine])
-    reference = np.array([arm["encoder"]["validation_loss"] for arm in arms if arm["optimizer"] == "adamw"])
-    nets = np.array([arm["test"]["net_profit"] for arm in mine])
-    draws, seed = config.test.bootstrap_draws, config.run.seed
-    verdict = ""
-    if name != "adamw":
-        found = compare_paired(name, losses, "adamw", reference, margin=config.compare.margin)
-        verdict = (
-            f"{name}: {len(mine)} seeds allow no verdict, {SEEDS_FOR_A_VERDICT} are needed."
-            if found is None
-            else found.sentence
+    encoder = load_encoder(folder / name, config, market)
+    errors = forecast_errors(encoder, market)
+    data = data_baselines(config, market, encoder, folder / name, store=store, cloned=cloned)
+    return assemble(
+        Evidence(
+            title=title(market),
+            settings=settings(config, market, folder / name, name),
+            assumptions=assumptions(config, market, middle.run),
+            versions=tuple(sorted((key, str(value)) for key, value in versions().items())),
+            seeds=seeds,
+            representative=headline,
+            baselines=(*simple_baselines(market.test_table, market.test_rules, middle.run, span), *data),
+            band=band,
+            cases=replay_cases(
+                market.test_table, market.test_rules, same_actions(middle.run, span.bars), span,
+                priced=lambda rules: _table(market, rules),
+            ),
+            arms=[_figures(record, runs[_name(record)], costs) for record in records],
+            steps=costs.steps,
+            margin=config.compare.margin,
+            trials={
+                kind: count_trials(is_made_up=config.data.made_up > 0, observation=kind)
+                for kind in ("bar", "day")
+            },
+            trial_returns=_trial_returns(records, runs),
+            forecast=errors,
+            extra=() if errors is None else (forecast_windows(encoder, market, errors),),
+            quality_spans=spans,
+            circumstances=circumstances(config, market, quality=quality, openings=openings),
+            resampling=Resampling(draws=config.test.bootstrap_draws, seed=config.run.seed),
         )
-    low, high = seed_interval(losses, draws=draws, seed=seed)
-    worst, best = seed_interval(nets, draws=draws, seed=seed)
-    return OptimizerFigures(
-        name=name,
-        losses=tuple(losses),
-        loss_text=f"{interquartile_mean(losses):.4f} ({low:.4f} … {high:.4f})",
-        verdict=verdict,
-        state_bytes=int(mine[0]["state_bytes"]),
-        parameters=int(mine[0]["parameters"]),
-        step_ms=step_ms.get(name),
-        nets=tuple(nets),
-        net_text=f"{money(interquartile_mean(nets))} ({money(worst)} … {money(best)})",
-        skill=float(np.mean([arm["encoder"]["skill"] for arm in mine])),
-        train_curves=tuple(tuple(point["train"] for point in arm["encoder"]["curve"]) for arm in mine),
-        validation_curves=tuple(
-            tuple(point["validation"] for point in arm["encoder"]["curve"]) for arm in mine
-        ),
-    )
-
-
-def _baselines(
-    market: Market, run: Run, first: int, bars: int, random_nets: np.ndarray
-) -> tuple[BaselineLine, ...]:
-    lines = [
-        BaselineLine(
-            name=b.name, net=money(b.net), drawdown=money(b.drawdown), deals=f"{b.deals:.0f}", note=b.note
-        )
-        for b in simple_baselines(market.test_table, market.test_rules, run, first, bars)
-    ]
-    low, middle, high = np.percentile(random_nets, [5, 50, 95])
-    note = f"5 to 95 %: {money(float(low))} … {money(float(high))}; {len(random_nets):,} runs, as many positions, a coin for the side"
-    return (
-        *lines,
-        BaselineLine(name="random", net=money(float(middle)), drawdown="--", deals="--", note=note),
-    )
-
-
-def _seed_line(arm: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    rows = arm["test"]["rows"]
-    return (
-        str(arm["seed"]), money(arm["test"]["net_profit"]), money(rows["equity_dd_maximal"]),
-        f"{rows['total_trades']:.0f}", number(rows["profit_factor"]),
     )  # fmt: skip
 
 
-def _skills(market: Market, arm: dict[str, Any]) -> tuple[tuple[str, str, str, str], ...]:
-    encoder = arm["encoder"]
-    return tuple(
-        (name, f"{mse:.3f}", f"{naive:.3f}", f"{skill:+.3f}")
-        for name, mse, naive, skill in zip(
-            market.features.names, encoder["mse"], encoder["naive_mse"], encoder["skill"], strict=True
-        )
-    )
+def test_span(market: Market) -> Span:
+    """Return the test span: decided at the close of the bar before it, stepped to its last bar."""
+    first, stop = market.spans.test
+    return Span(first=first - 1, bars=stop - first)
 
 
-def _forecast(config: Config, market: Market, folder: Path, arm: dict[str, Any]) -> Forecast:
-    """Return a forecast in the middle of the test span, of the feature with the greatest skill on validation."""
-    data = encoder_data(market)
-    encoder = load_encoder(folder / f"{arm['optimizer']}-s{arm['seed']}", config, market)
-    column = int(np.argmax(arm["encoder"]["skill"]))
-    horizon = encoder.config.horizon
-    origin = max(
-        market.spans.test[0],
-        min((market.spans.test[0] + market.spans.test[1]) // 2, market.spans.test[1] - horizon - 1),
-    )
-    [(x, y, output)] = forecasts(encoder, WindowTable(encoder, data, origin + 1), torch.tensor([origin]))
-    forecast = encoder.to_units(output)
-    return Forecast(
-        feature=data.names[column],
-        past=tuple(x[0, -72:, column].tolist()),
-        future=tuple(y[0, :, column].tolist()),
-        forecast=tuple(forecast[0, :, column].tolist()),
-        when=iso(int(market.bars.server_time[origin])),
-    )
+def replay(market: Market, record: dict[str, Any]) -> TestRun:
+    """Return an arm's test from its recorded actions."""
+    span = test_span(market)
+    asked = np.array(record["test"]["actions"], np.float64).reshape(-1, 6)
+    asked = np.concatenate([asked, np.zeros((span.bars - len(asked), 6))])
+    run = run_actions(market.test_table, market.test_rules, asked, span.first)
+    return make_test_run(run, asked, market.test_table, market.test_rules)
 
 
-def _banners(config: Config, market: Market, positions: int, run: Run, openings: int) -> tuple[str, ...]:
-    found = []
-    if config.data.made_up:
-        found.append(
-            "These bars are made up by a random generator: the page shows that the machinery runs, nothing else."
-        )
-    if positions < FEW_POSITIONS:
-        found.append(f"{positions} positions: too few to judge a policy by.")
-    if run.status == 1:
-        found.append("The account was ruined: a stop-out or equity at its floor ended the test.")
-    if openings > 1:
-        found.append(
-            f"This test span was opened {openings} times: every look makes a good result likelier by luck."
-        )
-    if market.test_table.floored_spreads > 0.05:
-        found.append(
-            f"{percent(market.test_table.floored_spreads)} of the bars state a smaller spread than the floor of "
-            f"{market.instrument.spread_floor_points} points, or none: the floor is charged."
-        )
-    return tuple(found)
+def _headline(config: Config, records: Sequence[dict[str, Any]]) -> str:
+    """Return the optimizer that the report leads with: the one fixed before the test, else the only one there is."""
+    names = [record["optimizer"] for record in records]
+    return config.compare.headline if config.compare.headline in names else names[0]
 
 
-def _settings(config: Config, market: Market) -> tuple[tuple[str, str], ...]:
-    bars = market.bars
-    spans = [
-        (
-            f"{name} span",
-            f"{getattr(market.split, name)[0]} to {getattr(market.split, name)[1]}, {b - a:,} bars",
-        )
-        for name, (a, b) in (
-            ("train", market.spans.train),
-            ("validation", market.spans.validation),
-            ("test", market.spans.test),
-        )
-    ]
-    source = "made up" if bars.source.path is None else bars.source.path.name
-    return (
-        ("Symbol, period", f"{bars.symbol} {bars.timeframe.name}"),
-        ("Bars", f"{source}, {len(bars):,} bars, {bars.side}, {bars.source.format}; SHA-256 of the bars {bars.hash[:16]}"),
-        *spans,
-        ("Deposit", f"{money(market.rules.deposit)} {market.rules.currency}, leverage 1:{market.rules.leverage:g}"),
-        ("Recipe", config.recipe),
-        ("Configuration", "; ".join(f"{k}: {v}" for k, v in plain(config).items() if k in ("study_encoder", "study", "research", "optim", "compare"))),
+def _name(record: dict[str, Any]) -> str:
+    return f"{record['optimizer']}-s{record['seed']}"
+
+
+def _criterion(record: dict[str, Any]) -> str | None:
+    study = record.get("study")
+    return None if study is None else f"log growth on the validation span {study['log_growth']:+.5f}"
+
+
+def _table(market: Market, rules: AccountRules) -> MarketTable:
+    """Return the table of the same bars for rules with other costs."""
+    detail = market.test_table.detail
+    return market_table(
+        market.bars, market.instrument, rules, atr_points=atr_points(market.bars),
+        detail=None if detail is None else detail.bars,
     )  # fmt: skip
 
 
-def _assumptions(config: Config, market: Market, run: Run) -> tuple[str, ...]:
-    i, rules, bars = market.instrument, market.rules, market.bars
-    commission = i.commission if rules.commission is None else rules.commission
-    floor = i.spread_floor_points if rules.spread_floor_points is None else rules.spread_floor_points
-    zone = f"The clock of the bars is {bars.zone.name}{', assumed from the format' if bars.zone.is_assumed else ''}."
-    return (
-        "A decision at the close of a bar is executed at the open of the next one, with that bar's spread.",
-        f"Prices are {bars.side} prices; short positions open at the bid and close at the ask.",
-        zone,
-        f"Spread at least {floor} points; commission {commission:g} {rules.currency} per lot and side; slippage {rules.slippage_points} points; swap {i.swap_long:g} / {i.swap_short:g} points a night (long / short).",
-        f"Where one bar touches stop and target: {rules.intrabar}; it decided {run.ambiguous} positions. Gaps: {rules.gap_fill}.",
-        f"Stop-out at {percent(rules.stop_out)} margin level; most volume {rules.lot_cap:g} lots.",
-        f"The costs are round indicative figures of the profile {config.instrument.profile!r}, of no particular broker.",
-        "The networks, the optimizer's settings and the number of updates were fixed before the test span was opened; validation chose the weights.",
-        *(f"Reader: {note}." for note in (*bars.report.notes, *bars.report.repairs, *market.features.notes)),
-    )  # fmt: skip
+def _figures(record: dict[str, Any], run: TestRun, costs: Costs) -> ArmFigures:
+    name, curve = record["optimizer"], record["encoder"]["curve"]
+    best = min(curve, key=lambda point: point["validation"])
+    return ArmFigures(
+        optimizer=name,
+        seed=record["seed"],
+        parameters=record["parameters"],
+        predicted_bytes=costs.predicted_bytes.get(name),
+        state_bytes=record["state_bytes"],
+        peak_bytes=costs.peak_bytes.get(name),
+        memory_method=costs.memory_method,
+        seconds=float(sum(record["clock"].values())),
+        updates_to_best=best.get("updates"),
+        loss=record["encoder"]["validation_loss"],
+        net=run.net,
+        growth=record["test"]["log_growth"],
+        curve=tuple((int(point["epoch"]), point["train"], point["validation"]) for point in curve),
+    )
 
 
-def _metrics(
-    config: Config,
-    data: ReportData,
-    arms: list[dict[str, Any]],
-    rows: dict[str, dict[str, float | None]],
-    p: float,
-    interval: tuple[float, float],
-    step_ms: dict[str, float],
-) -> dict[str, Any]:
-    """Return the numbers of the page for machines; times of the clock stand under ``clock``."""
-    return {
-        "schema": "halfstep.report/1",
-        "verdict": data.verdict,
-        "net_profit": data.net,
-        "net_profit_interval": list(interval),
-        "p_random": p,
-        "rows": rows[config.compare.headline],
-        "optimizers": {
-            o.name: {
-                "validation_loss": list(o.losses), "state_bytes": o.state_bytes, "parameters": o.parameters,
-                "net_profit": list(o.nets), "skill": o.skill, "verdict": o.verdict, "rows": rows[o.name],
-            }
-            for o in data.optimizers
-        },
-        "seeds": config.compare.seeds,
-        "clock": {"step_ms": step_ms, "arm_seconds": {f"{a['optimizer']}-s{a['seed']}": a["clock"] for a in arms}},
-    }  # fmt: skip
+def _trial_returns(records: Sequence[dict[str, Any]], runs: Mapping[str, TestRun]) -> Floats | None:
+    """Return the per-bar returns of each optimizer, mean over its seeds, ``(bar, optimizer)``; None with one only."""
+    names = list(dict.fromkeys(record["optimizer"] for record in records))
+    bars = min(len(run) for run in runs.values())
+    if len(names) < 2 or bars == 0:
+        return None
+    columns = []
+    for name in names:
+        paths = [runs[_name(record)] for record in records if record["optimizer"] == name]
+        returns = [np.diff(run.equity[:bars], prepend=run.deposit) / run.deposit for run in paths]
+        columns.append(np.mean(returns, axis=0))
+    return np.stack(columns, axis=1)

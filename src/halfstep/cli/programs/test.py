@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64
 from rich.table import Table
 
 from halfstep import files
-from halfstep.backtest.metrics import number
+from halfstep.backtest.figures import number
 from halfstep.backtest.registry import record_trials
 from halfstep.backtest.statistics import interquartile_mean, seed_interval
 from halfstep.cli.flags import Request

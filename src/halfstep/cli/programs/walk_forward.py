@@ -22,7 +22,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from halfstep import files
-from halfstep.backtest.metrics import percent
+from halfstep.backtest.figures import percent
 from halfstep.backtest.registry import record_trials
 from halfstep.backtest.statistics import interquartile_mean, seed_interval, student_t_quantile
 from halfstep.cli.flags import Request

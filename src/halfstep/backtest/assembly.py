@@ -1,0 +1,167 @@
+"""From what is known of a test to the report: every figure is computed here or below, none is typed in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from halfstep.backtest import breakdown, comparison, content, sensitivity, uncertainty, verdict
+from halfstep.backtest.baselines import Baseline, RandomBand, band_table, baseline_table, random_table
+from halfstep.backtest.comparison import ArmFigures, ForecastErrors, SeedRun, StepTimes
+from halfstep.backtest.content import Report
+from halfstep.backtest.figures import Row, Table, table
+from halfstep.backtest.ratios import Floats
+from halfstep.backtest.registry import Observation, TrialCount
+from halfstep.backtest.sensitivity import Case
+from halfstep.backtest.statistics import overfitting_logits
+from halfstep.backtest.uncertainty import Resampling
+from halfstep.backtest.verdict import Circumstances
+
+LIMITS = (
+    "Orders fill at the next open or at their level, whole and at once; a real account meets delays, partial fills, requotes and other spreads.",
+    "Costs and margin are those of the assumptions, of no particular broker; swaps and commissions change.",
+    "A test span says how these months went. Intervals assume that the next ones resemble them.",
+    "Past results, on made-up or real bars, promise nothing. This is not financial advice.",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Evidence:
+    """Everything a report is made of; what is absent leaves its rows undefined and its tables out.
+
+    Attributes:
+        title, settings, assumptions, versions: as in `Report`.
+        seeds: of the headline; the rows, lists and curves are those of the seed in the middle.
+        representative: name of what the seeds are of.
+        baselines: simple rules, data baselines and others; ``buy and hold`` among them by name.
+        band: random policies with the middle seed's positions.
+        cases: replays of the middle seed's actions, the test itself first.
+        arms, steps, margin: of the optimizers compared.
+        trials: how many configurations were tried, by kind of return.
+        trial_returns: per-bar returns of configurations on the test span, ``(bar, trial)``.
+        forecast: errors of the middle seed's encoder on the test span.
+        extra: tables made elsewhere: walk-forward, windows of forecasts.
+        quality_spans: history quality of equal parts of the span, percent.
+        circumstances: what may be wrong with the test.
+        resampling: draws and root seed.
+    """
+
+    title: str
+    settings: tuple[Row, ...]
+    assumptions: tuple[str, ...]
+    versions: tuple[tuple[str, str], ...]
+    seeds: Sequence[SeedRun]
+    representative: str
+    baselines: Sequence[Baseline] = ()
+    band: RandomBand | None = None
+    cases: tuple[Case, ...] = ()
+    arms: Sequence[ArmFigures] = ()
+    steps: StepTimes = field(default_factory=dict)
+    margin: float = 0.01
+    trials: Mapping[Observation, TrialCount] = field(default_factory=dict)
+    trial_returns: Floats | None = None
+    forecast: ForecastErrors | None = None
+    extra: Sequence[Table] = ()
+    quality_spans: tuple[float, ...] = ()
+    circumstances: Circumstances = field(default_factory=Circumstances)
+    resampling: Resampling = field(default_factory=Resampling)
+
+
+def assemble(given: Evidence) -> Report:
+    """Return the report."""
+    middle = comparison.middle_seed(given.seeds)
+    run = middle.run
+    nets = np.array([each.run.net for each in given.seeds])
+    logits = None if given.trial_returns is None else overfitting_logits(given.trial_returns)
+    sure = uncertainty.uncertainty_rows(run, nets, given.trials, logits, given.resampling)
+    intervals = [each.interval for each in sure if each.key == "net_profit_interval"]
+    if len(nets) > 1:
+        intervals += [each.interval for each in sure if each.key == "seeds_net"]
+    warnings = verdict.banners(run, given.circumstances)
+    if given.cases:
+        warnings += sensitivity.fragile_banners(given.cases)
+    tables, remarks = _tables(given, middle, nets, logits)
+    simple = verdict.summary_rows(
+        run, middle.metrics, sure, given.band, given.baselines, openings=given.circumstances.openings
+    )
+    return Report(
+        title=given.title,
+        verdict="No random policies were played." if given.band is None else verdict.verdict_sentence(given.band.p(run.net), intervals),
+        currency=run.currency,
+        representative=_representative(given, middle),
+        banners=tuple(warnings),
+        settings=given.settings,
+        summary=simple,
+        tester=middle.metrics.tester,
+        ours=middle.metrics.ours,
+        uncertainty=sure,
+        remarks=tuple(remarks),
+        assumptions=(*given.assumptions, _random_assumption(given)),
+        limits=LIMITS,
+        versions=given.versions,
+        tables=tables,
+    )  # fmt: skip
+
+
+def _representative(given: Evidence, middle: SeedRun) -> str:
+    if len(given.seeds) == 1:
+        return f"{given.representative}, seed {middle.seed}"
+    return f"{given.representative}, seed {middle.seed}, the one in the middle of {len(given.seeds)} by net profit"
+
+
+def _random_assumption(given: Evidence) -> str:
+    draws = (
+        f"Intervals rest on {given.resampling.draws:,} resamples from the root seed {given.resampling.seed}"
+    )
+    return draws + ("." if given.band is None else f"; {len(given.band.nets):,} random policies were played.")
+
+
+def _tables(
+    given: Evidence, middle: SeedRun, nets: Floats, logits: Floats | None
+) -> tuple[tuple[Table, ...], list[tuple[str, str]]]:
+    """Return every table in the order of `content.TABLES`, and the sentences under them."""
+    run = middle.run
+    found = [
+        breakdown.monthly_table(run),
+        breakdown.side_table(run),
+        breakdown.outcome_table(run),
+        breakdown.cost_table(run),
+        *breakdown.list_tables(run),
+        breakdown.by_time_table(run),
+        breakdown.action_table(run),
+        *given.extra,
+    ]
+    remarks = breakdown.remarks_on_actions(run)
+    if given.baselines or given.band is not None:
+        found.append(baseline_table(given.baselines, given.band, run.deposit))
+    hold = next((each.run for each in given.baselines if each.name == "buy and hold"), None)
+    if given.band is not None:
+        found.append(random_table(given.band))
+        if hold is not None:
+            found.append(band_table(run, given.band, hold))
+    if given.cases:
+        found += [sensitivity.sensitivity_table(given.cases), sensitivity.ambiguous_table(given.cases)]
+    if len(given.seeds) > 1:
+        found += [
+            comparison.seed_table(given.seeds),
+            comparison.seed_row_table(given.seeds, given.resampling),
+            comparison.seed_curve_table(given.seeds),
+            comparison.profile_table(nets),
+        ]
+    if given.arms:
+        optimizers, sentences = comparison.optimizer_table(
+            given.arms, given.steps, margin=given.margin, resampling=given.resampling
+        )
+        found += [optimizers, comparison.loss_table(given.arms)]
+        remarks += sentences
+    if given.forecast is not None:
+        skill, horizons = comparison.forecast_tables(given.forecast, given.resampling)
+        found += [skill, horizons]
+        remarks += comparison.skill_remarks(skill)
+    if logits is not None:
+        found.append(uncertainty.overfitting_table(logits))
+    if given.quality_spans:
+        parts = [{"part": k + 1, "share": quality / 100} for k, quality in enumerate(given.quality_spans)]
+        found.append(table(content.QUALITY, parts))
+    order = {kind.key: k for k, kind in enumerate(content.TABLES)}
+    return tuple(sorted(found, key=lambda each: order[each.kind.key])), remarks

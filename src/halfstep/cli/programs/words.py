@@ -1,0 +1,115 @@
+"""What a report says in words: settings, assumptions, and what may be wrong with a test."""
+
+from pathlib import Path
+
+from halfstep import files
+from halfstep.backtest.definitions import row
+from halfstep.backtest.figures import Row, percent
+from halfstep.backtest.run import TestRun
+from halfstep.backtest.verdict import Circumstances
+from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.models import model_file
+from halfstep.config.load import plain
+from halfstep.config.tables import Config
+from halfstep.market.calendar import iso
+from halfstep.market.check import check_bars
+
+HASH_SHOWN = 16
+INPUTS = ("recipe", "data", "instrument", "broker", "model", "optim", "research", "study_encoder", "study", "test", "compare", "run")  # fmt: skip
+
+
+def title(market: Market) -> str:
+    """Return symbol, timeframe and span."""
+    first, stop = market.split.test
+    return f"{market.bars.symbol} {market.bars.timeframe.name}: test from {first} to before {stop}"
+
+
+def settings(config: Config, market: Market, models: Path, name: str) -> tuple[Row, ...]:
+    """Return the settings of the test as the tester lists them; words only.
+
+    Args:
+        models: folder of the policy that is shown.
+        name: of that policy.
+    """
+    bars, rules = market.bars, market.test_rules
+    actor = model_file(models, "actor")
+    weights = f", weights {files.sha256(actor)[:HASH_SHOWN]}" if actor.exists() else ""
+    first, stop = market.spans.test
+    times = bars.server_time
+    source = (
+        "made up" if bars.source.path is None else f"{bars.source.path.name}, SHA-256 {bars.source.sha256}"
+    )
+    spans = "; ".join(
+        f"{part} {getattr(market.split, part)[0]} to before {getattr(market.split, part)[1]}, {b - a:,} bars"
+        for part in ("train", "validation", "test")
+        for a, b in (getattr(market.spans, part),)
+    )
+    tree = plain(config)
+    inputs = "; ".join(f"{key}: {tree[key]}" for key in INPUTS if key in tree)
+    texts = {
+        "expert": f"{name}{weights}",
+        "symbol": bars.symbol,
+        "period": f"{bars.timeframe.name}, {iso(int(times[first]))} – {iso(int(times[stop - 1]))}, clock {bars.zone.name}",
+        "inputs": inputs,
+        "company": f"{source}; {bars.source.format}, {bars.side}, {len(bars):,} bars {bars.hash[:HASH_SHOWN]}",
+        "currency": rules.currency,
+        "leverage": f"1:{rules.leverage:g}",
+        "spans": spans,
+    }
+    rows = {key: row(key, None, text=text) for key, text in texts.items()}
+    rows["deposit"] = row("deposit", rules.deposit)
+    order = ("expert", "symbol", "period", "inputs", "company", "currency", "deposit", "leverage", "spans")
+    return tuple(rows[key] for key in order)
+
+
+def assumptions(config: Config, market: Market, run: TestRun) -> tuple[str, ...]:
+    """Return what the result rests on: data, costs, fills, training."""
+    i, rules, bars = market.instrument, market.test_rules, market.bars
+    commission = i.commission if rules.commission is None else rules.commission
+    slippage = f"{rules.slippage_points} points" + (
+        f" and up to {rules.slippage_random_points} more by chance" if rules.slippage_random_points else ""
+    )
+    rates = (
+        "no conversion: the account's currency is a currency of the symbol"
+        if rules.currency in (i.base, i.quote)
+        else f"converted to {rules.currency} by series of rates"
+    )
+    return (
+        "A decision at the close of a bar is executed at the open of the next one, with that bar's spread"
+        + (f", {rules.delay_bars} bars later." if rules.delay_bars else "."),
+        f"The bars show {bars.side} prices; long positions open at the ask and close at the bid, short ones the other way.",
+        f"The clock of the bars is {bars.zone.name}, {'assumed from the format' if bars.zone.is_assumed else 'stated'}.",
+        f"Spread as stated, at least {_floor(market)} points; slippage {slippage}; commission {commission:g} {rules.currency} per lot and side; swap {i.swap_long:g} (long) and {i.swap_short:g} (short) a night, {i.swap_mode}.",
+        f"The costs are round figures of the profile {config.instrument.profile!r}, of no particular broker.",
+        f"Where one bar touches stop and target: {rules.intrabar}; it decided {run.ambiguous} positions. Levels jumped over: {rules.gap_fill}.",
+        f"Money: {rates}. Margin by leverage 1:{rules.leverage:g}, stop-out at {percent(rules.stop_out)}; at most {rules.lot_cap:g} lots a side.",
+        f"Targets and stops are fractions of {i.level_scale_points:,} points.",
+        f"Feature set {market.features.set_id}; each window is normalised by its own mean and deviation, the reference comes from the training span.",
+        "Networks, settings and the number of updates were fixed before the test span was opened; the validation span chose the weights.",
+        *(f"Reader: {note}." for note in (*bars.report.notes, *bars.report.repairs, *market.features.notes)),
+    )  # fmt: skip
+
+
+def history(market: Market) -> tuple[float | None, tuple[float, ...]]:
+    """Return the history quality of the test span as a fraction, and of its equal parts in percent."""
+    grid = check_bars(market.bars.slice(*market.spans.test)).grid
+    return (None, ()) if grid is None else (grid.quality / 100, grid.spans)
+
+
+def circumstances(config: Config, market: Market, *, quality: float | None, openings: int) -> Circumstances:
+    """Return what may be wrong with a test besides its result."""
+    first, stop = market.spans.test
+    floor = _floor(market)
+    return Circumstances(
+        made_up=config.data.made_up > 0,
+        openings=openings,
+        quality=quality,
+        floored_spreads=float((market.bars.spread[first:stop] < floor).mean()),
+        floor_points=floor,
+        unsettled=max(0, min(stop, market.features.settled) - first),
+    )
+
+
+def _floor(market: Market) -> int:
+    given = market.test_rules.spread_floor_points
+    return market.instrument.spread_floor_points if given is None else given

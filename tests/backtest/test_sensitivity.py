@@ -1,0 +1,96 @@
+"""The same orders under other assumptions."""
+
+import numpy as np
+import pytest
+
+from halfstep.backtest.baselines import Span
+from halfstep.backtest.run import TestRun
+from halfstep.backtest.sensitivity import (
+    Case,
+    ambiguous_table,
+    fragile_banners,
+    replay_cases,
+    same_actions,
+    sensitivity_table,
+)
+from halfstep.broker.rules import AccountRules
+from halfstep.broker.table import MarketTable, market_table
+from halfstep.market.bars import Bars
+from halfstep.market.instruments import instrument
+from halfstep.market.timeframes import HOUR, Timeframe
+
+from .runs import FIRST, RULES, made_up_table, random_actions, run_of, traded
+
+KEYS = [
+    "base", "costs_0", "costs_1", "costs_2", "stop_first", "target_first", "adaptive", "mt5_ohlc", "gap_level", "delay",
+    "metatrader",
+]  # fmt: skip
+
+
+def replayed(table: MarketTable, actions: np.ndarray, rules: AccountRules, first: int) -> tuple[Case, ...]:
+    def priced(changed: AccountRules) -> MarketTable:
+        return market_table(table.bars, table.instrument, changed)
+
+    return replay_cases(table, rules, actions, Span(first=first, bars=len(actions)), priced=priced)
+
+
+def test_a_replay_repeats_the_test_and_costs_only_hurt() -> None:
+    table = made_up_table()
+    actions = random_actions(500, 3)
+    run = traded(table, actions)
+    cases = replayed(table, same_actions(run, 500), RULES, 10)
+    assert [case.key for case in cases] == KEYS
+    lines = {row["key"]: row for row in sensitivity_table(cases).frame.iter_rows(named=True)}
+    assert lines["base"]["net"] == lines["costs_1"]["net"] == lines["stop_first"]["net"] == run.net
+    assert lines["base"]["difference"] == 0.0
+    assert lines["costs_0"]["net"] > lines["base"]["net"] > lines["costs_2"]["net"]
+    assert lines["delay"]["net"] != lines["base"]["net"]
+    assert lines["delay"]["difference"] == lines["delay"]["net"] - run.net
+
+
+def spiked() -> tuple[MarketTable, np.ndarray, AccountRules]:
+    """Return ten bars each of which touches stop and target of a long position; the last closes at its open."""
+    n = 11
+    points = np.tile([0, 320, -220, 50], (n, 1)) + 110_000
+    bars = Bars(
+        time=FIRST + HOUR * np.arange(n), volume=np.ones(n), spread=np.full(n, 10, np.int32),
+        **{name: points[:, k] / 1e5 for k, name in enumerate(("open", "high", "low", "close"))},
+        symbol="EURUSD", timeframe=Timeframe.H1, digits=5,
+    )  # fmt: skip
+    rules = AccountRules(close_at_end=True)
+    return market_table(bars, instrument("EURUSD"), rules), np.tile([0.1, 0.3, 0.2, 0, 0, 0], (10, 1)), rules
+
+
+@pytest.mark.pitfall("T23")
+def test_both_bar_orders_are_reported() -> None:
+    table, actions, rules = spiked()
+    cases = replayed(table, actions, rules, 0)
+    lines = {row["key"]: row for row in sensitivity_table(cases).frame.iter_rows(named=True)}
+    assert lines["stop_first"]["net"] == pytest.approx(-200.0)
+    assert lines["target_first"]["net"] == pytest.approx(300.0)
+    assert lines["target_first"]["difference"] == pytest.approx(500.0)
+    assert lines["base"]["ambiguous"] == 10
+    positions = list(ambiguous_table(cases).frame.iter_rows())
+    assert positions == [
+        ("as tested", 10, pytest.approx(-200.0)),
+        ("stop_first", 10, pytest.approx(-200.0)),
+        ("target_first", 10, pytest.approx(300.0)),
+    ]
+    [banner] = fragile_banners(cases)
+    assert banner.key == "only_target_first"
+    assert banner.text == (
+        "Profit only if a target counts before a stop inside the same bar: 300.00 then, -200.00 the other way round."
+    )
+
+
+def case(key: str, net: float) -> Case:
+    run: TestRun = run_of([net])
+    return Case(key=key, name=key, run=run)
+
+
+@pytest.mark.pitfall("T23")
+def test_a_profit_without_costs_carries_a_banner() -> None:
+    others = (case("target_first", -3.0), case("stop_first", -3.0))
+    [banner] = fragile_banners((case("costs_0", 5.0), case("costs_1", -1.0), *others))
+    assert banner.text == "Profit only without costs: 5.00 without, -1.00 with them."
+    assert fragile_banners((case("costs_0", 5.0), case("costs_1", 1.0), *others)) == []
