@@ -92,6 +92,7 @@ def _frames(
             "seed": np.arange(1, seeds + 1), "net": rng.normal(0, 100, seeds), "percent": rng.normal(0, 0.01, seeds), "log_growth": rng.normal(0, 0.01, seeds),
             "drawdown": rng.uniform(50, 300, seeds), "trades": np.full(seeds, count), "won": np.full(seeds, 0.5), "profit_factor": np.full(seeds, 1.1),
         },
+        "profile": {"net": np.linspace(-90, 120, seeds), "share": np.linspace(1, 1 / seeds, seeds), "low": np.linspace(0.6, 0.02, seeds), "high": np.linspace(1, 0.5, seeds)},
         "pbo": {"logit": rng.normal(0, 1, 70)},
         "quality": {"part": np.arange(199), "share": np.where(rng.random(199) > 0.97, 0.9, 1.0)},
         "costs": {"part": ["mid price", "spread", "slippage", "commission", "swap", "net"], "money": [120.0, -60.0, 0.0, -20.5, -3.25, 36.25] if count else [0.0] * 6},

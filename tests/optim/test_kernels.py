@@ -44,7 +44,7 @@ def entry(param: Tensor, spec: BlockSpec, **options: Any) -> Entry:
 
 def plan_of(*entries: Entry) -> Plan:
     """Return the plan of some parameters."""
-    return make_plan(entries, [], {e.param: e.state for e in entries})
+    return make_plan(entries, [])
 
 
 def check_against_reference(param: Tensor, spec: BlockSpec, grads: list[Tensor], **options: Any) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from halfstep.backtest import content, ratios
@@ -208,17 +209,17 @@ def _order_frame(run: TestRun) -> pl.DataFrame:
     values: dict[str, Any] = {"time": run.open_time}
     values |= {name: run.asked[:, k] for k, name in enumerate(names[1:7])}
     values |= {name: run.executed[:, k] for k, name in enumerate(names[7:13])}
-    outcomes = pl.Series(run.outcome).replace_strict(
-        {o.value: o.name for o in Outcome}, return_dtype=pl.String
-    )
+    outcomes = {outcome.value: outcome.name for outcome in Outcome}
     flags = {
         value: "|".join(str(flag.name) for flag in Flag if flag & value) for value in range(2 ** len(Flag))
     }
-    values |= {
-        "outcome": outcomes,
-        "flags": pl.Series(run.flags).replace_strict(flags, return_dtype=pl.String),
-    }
+    values |= {"outcome": _named(run.outcome, outcomes), "flags": _named(run.flags, flags)}
     return pl.DataFrame(values)
+
+
+def _named(codes: npt.NDArray[np.uint8], names: dict[int, str]) -> pl.Series:
+    """Return the names of codes, a byte or two each: a million decisions are many."""
+    return pl.Series(codes).replace_strict(names, return_dtype=pl.Enum(list(names.values())))
 
 
 def equity_levels(run: TestRun) -> Floats:

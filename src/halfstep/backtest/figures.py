@@ -117,8 +117,10 @@ def table(kind: TableKind, rows: list[dict[str, Any]] | pl.DataFrame) -> Table:
     else:
         schema = {column.name: POLARS_TYPES.get(column.unit, pl.Float64) for column in kind.columns}
         frame = pl.DataFrame([{name: row[name] for name in names} for row in rows], schema=schema)
-    floats = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
-    return Table(kind, frame.with_columns(pl.col(floats).fill_nan(None)) if floats else frame)
+    undefined = [
+        name for name, dtype in frame.schema.items() if dtype == pl.Float64 and frame[name].is_nan().any()
+    ]
+    return Table(kind, frame.with_columns(pl.col(undefined).fill_nan(None)) if undefined else frame)
 
 
 POLARS_TYPES: dict[str, Any] = {

@@ -124,13 +124,11 @@ def are_nonfinite(params: Sequence[Tensor]) -> list[bool]:
     return [bool(count) for count in counts]
 
 
-def plan_for(
-    entries: Sequence[Entry], waiting: list[Tensor], states: dict[Tensor, Any]
-) -> "Plan | ShardedPlan":
+def plan_for(entries: Sequence[Entry], waiting: list[Tensor]) -> "Plan | ShardedPlan":
     """Decide who steps which parameter; see `halfstep.optim.plan.make_plan`."""
     if any(is_sharded(entry.param) for entry in entries):
-        return ShardedPlan(entries, waiting, states)
-    return make_plan(entries, waiting, states)
+        return ShardedPlan(entries, waiting)
+    return make_plan(entries, waiting)
 
 
 class ShardedPlan:
@@ -140,14 +138,14 @@ class ShardedPlan:
     a DTensor has a gradient on all of them or on none.
 
     Args:
-        entries, waiting, states: as `halfstep.optim.plan.make_plan` gets them.
+        entries, waiting: as `halfstep.optim.plan.make_plan` gets them.
     """
 
-    def __init__(self, entries: Sequence[Entry], waiting: list[Tensor], states: dict[Tensor, Any]) -> None:
+    def __init__(self, entries: Sequence[Entry], waiting: list[Tensor]) -> None:
         self._shards = [_Shard.of(entry) for entry in entries if is_sharded(entry.param)]
-        self._plain = make_plan([entry for entry in entries if not is_sharded(entry.param)], waiting, states)
+        self._plain = make_plan([entry for entry in entries if not is_sharded(entry.param)], waiting)
         self._whole = {
-            groups: make_plan([shard.local for shard in shards if shard.cut is None], [], {})
+            groups: make_plan([shard.local for shard in shards if shard.cut is None], [])
             for groups, shards in _by_groups(self._shards, [shard.groups for shard in self._shards])
         }
         self._cut = [shard for shard in self._shards if shard.cut is not None]
@@ -158,9 +156,9 @@ class ShardedPlan:
                     "blocks, which plain torch steps. Use fused=None."
                 )
 
-    def is_current(self, states: dict[Tensor, Any]) -> bool:
+    def is_current(self) -> bool:
         """Return whether the plan still describes an optimizer with these states."""
-        return self._plain.is_current(states) and all(shard.is_current() for shard in self._shards)
+        return self._plain.is_current() and all(shard.is_current() for shard in self._shards)
 
     @torch.no_grad()
     def step(self, scale: float | Tensor) -> None:
@@ -185,7 +183,7 @@ class ShardedPlan:
             sums: list[Tensor] = []
             for groups, plan in self._whole.items():
                 cut = [shard.local for shard in self._cut if shard.groups == groups]
-                here = plan.square_sum() + Plan([], cut, [], {}, []).square_sum()
+                here = plan.square_sum() + Plan([], cut, []).square_sum()
                 device = next(shard.device for shard in self._shards if shard.groups == groups)
                 sums.append(torch.as_tensor(here, dtype=torch.float64, device=device).reshape(1))
         _GroupSums(sums, list(self._whole)).finish()

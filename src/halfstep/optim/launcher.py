@@ -8,13 +8,8 @@ import importlib
 import importlib.util
 import itertools
 import operator
-import os
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +17,9 @@ import torch
 from torch import Tensor
 
 from halfstep.optim.blocks import BlockSpec
-from halfstep.optim.table import TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
+from halfstep.optim.table import HEADER_RECORD, TENSOR_RECORD, Segment, layout_of, memory_order, segments_of
+from halfstep.optim.threads import address, parallel, usable_threads
+from halfstep.optim.watch import Watch
 
 SERIAL_ELEMENTS = 2**14  # below this a second thread costs more than it saves
 STORAGE = {
@@ -33,26 +30,8 @@ STORAGE = {
 }
 """How compiled code sees each dtype; see `halfstep.optim.kernels.storage`."""
 
-_address: Callable[[Any], int] = Tensor.data_ptr
 _is_dense: Callable[[Any], bool] = Tensor.is_contiguous
 _moments = operator.itemgetter("exp_avg", "exp_avg_sq", "step")
-_one_at_a_time = threading.Lock()  # numba's simplest threading layer allows one parallel region in a process
-
-
-@dataclass(slots=True)
-class _Process:
-    """What a forked child must know: the threads of its parent's pool do not exist there."""
-
-    has_pool: bool = False
-    lost_pool: bool = False
-
-    def forked(self) -> None:
-        self.lost_pool = self.has_pool
-
-
-_process = _Process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.forked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +53,9 @@ class Entry:
     state: dict[str, Any]
 
 
-@cache
-def has_numba() -> bool:
-    """Return whether the compiled kernels can be had; says once what is lost without them."""
-    if importlib.util.find_spec("numba") is not None:
-        return True
-    warnings.warn(
-        "numba is absent: AdamMini steps in plain torch, several times slower. pip install numba",
-        stacklevel=2,
-    )
-    return False
-
-
-@cache
-def _kernels() -> ModuleType:
-    """Import the compiled kernels, on first use: they take a moment."""
-    return importlib.import_module("halfstep.optim.kernels.cpu")
+def _kernels(token: Any, wide: Any) -> Any:
+    """Return the compiled kernels of a dtype; imported on first use: they take a moment."""
+    return importlib.import_module("halfstep.optim.kernels.cpu").kernels(token, wide)
 
 
 def refuse_sparse(name: str, grad: Tensor) -> None:
@@ -135,116 +101,127 @@ class Launcher:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.params = [entry.param for entry in entries]
         self._names = [entry.name for entry in entries]
-        self._held = [(entry.state, _moments(entry.state)) for entry in entries]
+        self._moments = [_moments(entry.state) for entry in entries]
         self._weights = [param.data_ptr() for param in self.params]
         self._is_dense = [param.is_contiguous() for param in self.params]
         self._permuted = {
             row: param.stride() for row, param in enumerate(self.params) if not self._is_dense[row]
         }
         self._sizes = [param.numel() for param in self.params]
-        self._gradients: list[int] = []
+        self._with_gradient: list[Tensor] = []
         self._groups = list(_runs(entry.group for entry in entries))
         self._hyper: list[Any] = []
         dtype = self.params[0].dtype
-        self._token = np.empty(0, STORAGE[dtype])
-        self._wide = np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
+        self._wide = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+        self._kernels = _kernels(STORAGE[dtype], self._wide.type)
+        self._places = [tensor.data_ptr() for moments in self._moments for tensor in moments]
         self._tensors = np.zeros(len(entries), TENSOR_RECORD)
         self._tensors["param"] = self._weights
         for number, key in enumerate(("exp_avg", "exp_avg_sq", "step")):
-            self._tensors[key] = [moments[number].data_ptr() for _, moments in self._held]
+            self._tensors[key] = [moments[number].data_ptr() for moments in self._moments]
         self._layout = layout_of(segments_for(entry.param, entry.spec) or () for entry in entries)
+        self._watch = self._watch_if_possible()
         self._elements = int(self._layout.weights.sum())
         self._totals = np.zeros(len(self._layout.tasks))
-        self._sums = np.zeros(self._layout.sums, self._wide.dtype)
-        self._header = np.zeros(_kernels().HEADER, np.int64)
+        self._sums = np.zeros(self._layout.sums, self._wide)
+        self._header = np.zeros(1, HEADER_RECORD)
+        self._header_address = self._header.ctypes.data
+        self._scale, self._total = self._header["scale"], self._header["total"]
         self._threads = 0
 
     def is_current(self) -> bool:
-        """Return whether weights and moments are still the tensors of the tables."""
+        """Return whether memory and form of weights and moments are as they were: ``share_memory_`` and ``.data =`` change them."""
+        return self._are_in_place() if self._watch is None else self._watch.are_in_place()
+
+    def _are_in_place(self) -> bool:
         return (
             list(map(Tensor.data_ptr, self.params)) == self._weights
             and list(map(Tensor.numel, self.params)) == self._sizes
             and list(map(_is_dense, self.params)) == self._is_dense
             and all(self.params[row].stride() == stride for row, stride in self._permuted.items())
-            and all(
-                state["exp_avg"] is first and state["exp_avg_sq"] is second and state["step"] is step
-                for state, (first, second, step) in self._held
-            )
+            and [tensor.data_ptr() for moments in self._moments for tensor in moments] == self._places
         )
+
+    def _watch_if_possible(self) -> Watch | None:
+        """Return what does the work of `_are_in_place` and of finding gradients faster, where this torch allows it."""
+        if self._permuted:
+            return None
+        try:
+            return Watch(self.params, self._moments, self._tensors)
+        except LookupError:
+            return None
 
     def step(self, scale: float) -> None:
         """Update all parameters that have a gradient; ``scale`` is a factor on the gradients."""
         held = self._find_gradients()
         self._find_hyper()
-        kernels = _kernels()
-        self._launch(kernels.step_serial, kernels.step_parallel, scale, self._token, self._wide)
-        torch.autograd.graph.increment_version(
-            [param for param, address in zip(self.params, self._gradients, strict=True) if address]
-        )
+        self._share_out()
+        self._scale[0] = scale
+        self._kernels.step(self._header_address)
+        torch.autograd.graph.increment_version(self._with_gradient)
         del held
 
     def square_sum(self) -> float:
         """Return the sum of the squares of all gradients."""
         held = self._find_gradients()
-        kernels = _kernels()
-        total: float = self._launch(kernels.square_sum_serial, kernels.square_sum_parallel, self._token)
+        self._share_out()
+        self._kernels.square_sum(self._header_address)
         del held
-        return total
+        return float(self._total[0])
 
-    def _launch(self, serial: Callable[..., Any], parallel: Callable[..., Any], *arguments: Any) -> Any:
-        threads = torch.get_num_threads() if self._elements >= SERIAL_ELEMENTS else 1
-        if _process.lost_pool:
-            threads = 1
-        if threads != self._threads:
-            self._share_out(threads)
-        if threads == 1:
-            return serial(self._header, *arguments)
-        with _one_at_a_time:
-            _process.has_pool = True
-            return _with_threads(threads, parallel, self._header, *arguments)
-
-    def _share_out(self, threads: int) -> None:
-        """Give every thread its tasks and scratch memory, and write down where the tables are."""
+    def _share_out(self) -> None:
+        """Give every thread its tasks and scratch memory, if the number of threads has changed."""
+        threads = usable_threads() if self._elements >= SERIAL_ELEMENTS else 1
+        if threads == self._threads:
+            return
         self._threads = threads
-        layout = self._layout
+        layout, header, self._parallel = self._layout, self._header, parallel()
         self._lanes = layout.lanes(threads)
-        self._scratch = np.zeros((threads, 3, layout.widest), self._wide.dtype)
-        tables = (self._tensors, layout.segments, layout.tasks, layout.pieces, layout.wholes)
-        places = [number for table in tables for number in (table.ctypes.data, len(table))]
-        self._header[:] = [
-            *places, self._totals.ctypes.data, self._lanes.ctypes.data, threads,
-            self._scratch.ctypes.data, layout.widest, self._sums.ctypes.data, layout.sums,
-        ]  # fmt: skip
+        self._scratch = np.zeros((threads, 3, layout.widest), self._wide)
+        for name, table in (
+            ("tensors", self._tensors), ("segments", layout.segments), ("tasks", layout.tasks), ("pieces", layout.pieces),
+            ("wholes", layout.wholes), ("totals", self._totals), ("lanes", self._lanes), ("scratch", self._scratch),
+            ("sums", self._sums),
+        ):  # fmt: skip
+            header[name] = table.ctypes.data
+        for name, number in (
+            ("tensor_count", len(self._tensors)), ("task_count", len(layout.tasks)), ("piece_count", len(layout.pieces)),
+            ("whole_count", len(layout.wholes)), ("lane_count", threads), ("scratch_width", layout.widest),
+            ("threads", threads), ("parallel", address(self._parallel)), ("work", self._kernels.work),
+        ):  # fmt: skip
+            header[name] = number
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
-        grads = [param.grad for param in self.params]
-        try:
-            addresses = list(map(_address, grads))
-            dense = list(map(_is_dense, grads))
-        except TypeError:  # there is a None among them
-            addresses = [0 if grad is None else _address(grad) for grad in grads]
-            dense = [
-                is_dense if grad is None else _is_dense(grad)
-                for grad, is_dense in zip(grads, self._is_dense, strict=True)
-            ]
-        except RuntimeError:  # a gradient without memory of its own
-            for name, grad in zip(self._names, grads, strict=True):
-                if grad is not None:
-                    refuse_sparse(name, grad)
-            raise
-        held: list[Tensor] = []
-        rows: Iterable[int] = self._permuted
-        if dense != self._is_dense:
-            rows = range(len(grads))
-        for row in rows:
-            grad, param = grads[row], self.params[row]
-            if grad is not None and grad.stride() != param.stride():
-                held.append(torch.empty_like(param).copy_(grad))
-                addresses[row] = held[-1].data_ptr()
-        if addresses != self._gradients:
-            self._tensors["grad"] = addresses
-            self._gradients = addresses
+        if self._watch is None or not self._watch.find_gradients():
+            return self._ask_for_gradients()
+        self._with_gradient = self.params
+        if not self._watch.has_all_gradients():
+            places = self._tensors["grad"].tolist()
+            self._with_gradient = [param for param, place in zip(self.params, places, strict=True) if place]
+        return []
+
+    def _ask_for_gradients(self) -> list[Tensor]:
+        """Do so tensor by tensor; gradients that lie otherwise in memory than their weights are copied."""
+        places, held = [], []
+        self._with_gradient = []
+        for name, param in zip(self._names, self.params, strict=True):
+            grad = param.grad
+            if grad is None:
+                places.append(0)
+                continue
+            refuse_sparse(name, grad)
+            if grad.shape != param.shape or grad.dtype != param.dtype:
+                raise RuntimeError(
+                    f"{name}: a gradient of shape {tuple(grad.shape)} and {grad.dtype} for a weight of shape "
+                    f"{tuple(param.shape)} and {param.dtype}. Give it a gradient of its own form."
+                )
+            if grad.stride() != param.stride() and not (param.is_contiguous() and grad.is_contiguous()):
+                grad = torch.empty_like(param).copy_(grad)
+                held.append(grad)
+            places.append(grad.data_ptr())
+            self._with_gradient.append(param)
+        self._tensors["grad"] = places
         return held
 
     def _find_hyper(self) -> None:
@@ -260,21 +237,6 @@ class Launcher:
             tensors = self._tensors[rows]
             tensors["lr"], tensors["beta1"], tensors["beta2"] = lr, beta1, beta2
             tensors["eps"], tensors["weight_decay"], tensors["sign"] = eps, decay, -1.0 if maximize else 1.0
-
-
-def _with_threads(threads: int, launch: Callable[..., Any], *arguments: Any) -> Any:
-    """Launch a parallel kernel on at most so many threads, and leave numba's own setting as it was."""
-    import numba  # here, because it is optional
-
-    before = numba.get_num_threads()
-    wanted = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if wanted == before:
-        return launch(*arguments)
-    numba.set_num_threads(wanted)
-    try:
-        return launch(*arguments)
-    finally:
-        numba.set_num_threads(before)
 
 
 def _runs(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], slice]]:

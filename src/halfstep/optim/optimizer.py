@@ -35,6 +35,7 @@ from halfstep.optim.partition import (
     spec_for_shape,
 )
 from halfstep.optim.plan import Plan
+from halfstep.optim.watch import Contents, has_numba
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -102,7 +103,8 @@ class AdamMini(Optimizer):
         self._partition = partition
         self._specs: dict[Tensor, BlockSpec] = {}
         self._plan: Plan | ShardedPlan | None = None
-        self._planned: list[tuple[Any, ...]] = []
+        self._planned: list[dict[str, Any]] = []
+        self._contents: Contents | None = None
         self._clip: _Clip | None = None
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
@@ -335,7 +337,7 @@ class AdamMini(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plan, self._clip = None, None
+        self._plan, self._clip, self._contents = None, None, None
         for group in self.param_groups:
             group.setdefault("maximize", False)
             group.setdefault("capturable", False)
@@ -343,25 +345,19 @@ class AdamMini(Optimizer):
 
     def _current_plan(self) -> Plan | ShardedPlan:
         """Return the plan, made anew if anything it rests on has changed."""
-        if self._plan is None or not self._plan.is_current(self.state) or not self._is_planned():
+        if self._plan is None or not self._is_planned() or not self._plan.is_current():
             self._plan = self._make_plan()
         return self._plan
 
     def _is_planned(self) -> bool:
-        """Return whether groups and their parameters are those that the plan was made for."""
-        if len(self.param_groups) != len(self._planned):
-            return False
-        for group, (known, fused, capturable, params) in zip(self.param_groups, self._planned, strict=True):
-            now = group["params"]
-            if (
-                group is not known
-                or group["fused"] is not fused
-                or group["capturable"] is not capturable
-                or len(now) != len(params)
-                or not all(map(operator.is_, now, params))
-            ):
-                return False
-        return True
+        """Return whether groups, their parameters and the states are those that the plan was made for."""
+        return (
+            self._contents is not None
+            and self._contents.mapping is self.state
+            and len(self.param_groups) == len(self._planned)
+            and all(map(operator.is_, self.param_groups, self._planned))
+            and self._contents.are_same()
+        )
 
     @torch.no_grad()
     def _make_plan(self) -> Plan | ShardedPlan:
@@ -381,10 +377,15 @@ class AdamMini(Optimizer):
                     refuse_sparse(name, param.grad)
                     self.state[param] = _fresh_state(param, spec, on_device=group["capturable"])
                 entries.append(Entry(name, param, spec, group, self.state[param]))
-        self._planned = [
-            (group, group["fused"], group["capturable"], list(group["params"])) for group in self.param_groups
-        ]
-        return plan_for(entries, waiting, self.state)
+        self._planned = list(self.param_groups)
+        self._contents = Contents(
+            [(state, list(state)) for state in self.state.values()]
+            + [(group, ("params", "fused", "capturable")) for group in self._planned],
+            [group["params"] for group in self._planned],
+            self.state,
+            compiled=any(group["fused"] is not False for group in self._planned) and has_numba(),
+        )
+        return plan_for(entries, waiting)
 
     def _decide(self, name: str, param: Tensor) -> BlockSpec:
         """Return the blocks of a parameter, or refuse it."""

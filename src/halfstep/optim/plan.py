@@ -1,15 +1,14 @@
 """Who steps which parameter, decided once and kept until something it rests on changes."""
 
-import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from halfstep.optim.kernels.reference import update
-from halfstep.optim.launcher import Entry, Launcher, fits_kernel, has_numba, refuse_sparse
+from halfstep.optim.launcher import Entry, Launcher, fits_kernel, refuse_sparse
+from halfstep.optim.watch import has_numba
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +19,16 @@ class Plan:
         launchers: those of compiled kernels, a launcher per dtype.
         plain: those of plain torch, one by one.
         waiting: those that never had a gradient, and have no state.
-        states, known: the optimizer's own states, by parameter, and what they were.
-        moments, places: tensors of state that compiled kernels write to, and their addresses: ``share_memory_`` and
-            ``.data = `` move a tensor's memory and leave the tensor.
     """
 
     launchers: list[Launcher]
     plain: list[Entry]
     waiting: list[Tensor]
-    states: dict[Tensor, Any]
-    known: list[Any]
-    moments: list[Tensor] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
 
-    def is_current(self, states: dict[Tensor, Any]) -> bool:
-        """Return whether the plan still describes an optimizer with these states."""
-        return (
-            states is self.states
-            and len(states) == len(self.known)
-            and all(map(operator.is_, states.values(), self.known))
-            and all(launcher.is_current() for launcher in self.launchers)
-            and list(map(Tensor.data_ptr, self.moments)) == self.places
-            and all(param.grad is None for param in self.waiting)
+    def is_current(self) -> bool:
+        """Return whether the memory of weights and moments is where it was, and who waits for a gradient waits still."""
+        return all(launcher.is_current() for launcher in self.launchers) and all(
+            param.grad is None for param in self.waiting
         )
 
     def step(self, scale: float | Tensor) -> None:
@@ -57,7 +44,7 @@ class Plan:
         return total + _square_sum_plain(self.plain) if self.plain else total
 
 
-def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tensor, Any]) -> Plan:
+def make_plan(entries: Iterable[Entry], waiting: list[Tensor]) -> Plan:
     """Decide who steps which parameter.
 
     Raises:
@@ -79,14 +66,7 @@ def make_plan(entries: Iterable[Entry], waiting: list[Tensor], states: dict[Tens
         else:
             plain.append(entry)
     launchers = [Launcher(same_dtype) for same_dtype in fast.values()]
-    moments = [
-        entry.state[key]
-        for same_dtype in fast.values()
-        for entry in same_dtype
-        for key in ("exp_avg", "exp_avg_sq", "step")
-    ]
-    places = [tensor.data_ptr() for tensor in moments]
-    return Plan(launchers, plain, waiting, states, list(states.values()), moments, places)
+    return Plan(launchers, plain, waiting)
 
 
 @torch.no_grad()

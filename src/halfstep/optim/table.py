@@ -55,6 +55,54 @@ WHOLE_RECORD = np.dtype(
 """A segment in pieces: its first piece, one past its last; a `WHOLE`'s step size, or where those of a `SLAB`'s columns stand."""
 
 
+HEADER_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "tensors", "tensor_count", "segments", "tasks", "task_count", "pieces", "piece_count", "wholes",
+            "whole_count", "totals", "lanes", "lane_count", "scratch", "scratch_width", "sums",
+            "parallel", "work", "threads", "asked", "next_lane",
+        )
+    ]
+    + [(name, np.float64) for name in ("scale", "total")]
+)  # fmt: skip
+"""What a launch is given: addresses and lengths of its tables (lane k does tasks ``lanes[k]`` to ``lanes[k + 1] - 1``); addresses
+of the C functions ``parallel``, which runs another on several threads, and ``work``, the other; how many threads; what they
+are asked for and which lane is next; the factor on every gradient; a sum of squares that was found."""
+
+
+WATCHED_RECORD = np.dtype(
+    [(name, np.int64) for name in ("param", "exp_avg", "exp_avg_sq", "step", "elements")]
+)
+"""A parameter: handles of its tensors, by which torch's C interface knows them, and its number of elements."""
+
+LOOK_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "tensors", "watched", "count", "expected_layout", "expected_dtype", "answer", "result", "missing",
+            "data_ptr", "dim", "sizes", "strides", "layout", "dtype", "is_defined", "grad",
+        )
+    ]
+)  # fmt: skip
+"""What a look at tensors is given: addresses and length of its tables, what gradients must be, room for answers, the number
+of gradients that are missing, and the addresses of torch's C functions."""
+
+
+ITEM_RECORD = np.dtype([(name, np.int64) for name in ("getter", "container", "key", "value")])
+"""A dictionary or list, Python's C function that looks into it, a key or position, and what was there: as addresses."""
+
+CONTENTS_RECORD = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "items", "item_count", "mapping", "values", "value_count", "next", "position", "held", "result",
+        )
+    ]
+)  # fmt: skip
+"""Items to check; a dictionary, its values in their order, and Python's ``PyDict_Next`` with room for its answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A run of blocks of one length.

@@ -192,8 +192,10 @@ def monthly(months: Sequence[tuple[int, int]], growth: Sequence[float | None]) -
     best, worst = max(known), min(known)
     wins = sum(value > 0 for value, _ in known)
     message = (
-        f"{wins} of {len(known)} month{'s' if len(known) > 1 else ''} with a gain; best {_month(best[1])} with "
-        f"{signed(best[0], 2)}%, worst {_month(worst[1])} with {signed(worst[0], 2)}%."
+        f"The only month, {_month(best[1])}, gave {signed(best[0], 2)}%."
+        if len(known) == 1
+        else f"{wins} of {len(known)} months with a gain; best {_month(best[1])} with {signed(best[0], 2)}%, "
+        f"worst {_month(worst[1])} with {signed(worst[0], 2)}%."
     )
     halves = sorted({(year, month > 6) for year, month in months})  # a line each, so that numbers can be read
     scale = max(abs(value) for value, _ in known) or 1.0

@@ -111,7 +111,15 @@ def _chance(report: Report) -> Iterator[Chart]:
     if seeds is not None:
         row = report.row("seeds_net")
         names = [str(seed) for seed in seeds["seed"]]
-        yield chance.seeds(names, _numbers(seeds, "net"), row.value or 0.0, row.interval, report.currency)
+        steps = _frame(report, "profile")
+        profile = (
+            None
+            if steps is None
+            else chance.Profile(**{name: _numbers(steps, name) for name in ("net", "share", "low", "high")})
+        )
+        yield chance.seeds(
+            names, _numbers(seeds, "net"), row.value or 0.0, row.interval, report.currency, profile
+        )
     runs = _frame(report, "random")
     if runs is not None:
         net, p = report.row("net_profit").value, report.row("random_p").value

@@ -1,6 +1,7 @@
 """Charts of how much of the result may be luck: seeds, random trading, overfitting."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,14 +27,25 @@ from halfstep.backtest.figures import number
 BINS = 30
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """Performance profile: the share of seeds that earn at least so much, with its 95 % interval; nets rise."""
+
+    net: Float64[np.ndarray, " step"]
+    share: Float64[np.ndarray, " step"]
+    low: Float64[np.ndarray, " step"]
+    high: Float64[np.ndarray, " step"]
+
+
 def seeds(
     names: Sequence[str],
     nets: Float64[np.ndarray, " seed"],
     middle: float,
     interval: tuple[float, float] | None,
     currency: str,
+    profile: Profile | None = None,
 ) -> Chart:
-    """Net profit of each seed, their interquartile mean with its 95 % interval; beside it the share of seeds above x.
+    """Net profit of each seed, their interquartile mean with its 95 % interval, and the performance profile.
 
     Args:
         names: of the seeds.
@@ -41,8 +53,9 @@ def seeds(
         middle: interquartile mean.
         interval: 95 % interval of it; None for a single seed.
         currency: of the account.
+        profile: of the nets.
     """
-    title = "Seeds: net profit, and the share of seeds above a value"
+    title = "Net profit by seed" + ("" if profile is None else ", and share of seeds that earn so much")
     if not len(nets):
         return nothing("seeds", title, "No seed was tested.")
     plural = "s" if len(nets) > 1 else ""
@@ -57,7 +70,8 @@ def seeds(
     )
 
     def plot(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        panels = figure.subplots(1, 1 if profile is None else 2, squeeze=False)[0]
+        left = panels[0]
         colours = [BLUE if net > 0 else ORANGE for net in nets]
         left.barh(
             list(names), nets, color=colours, hatch=["" if net > 0 else "//" for net in nets], edgecolor=PAPER, linewidth=0,
@@ -68,18 +82,16 @@ def seeds(
             left.axvspan(*interval, color=FAINT, alpha=0.3, linewidth=0, zorder=0)
         left.invert_yaxis()
         left.set(xlabel=f"net, {currency}", ylabel="seed")
-        left.locator_params(axis="x", nbins=3)
         left.grid(visible=False, axis="y")
-        thousands(left.xaxis)
-        ordered = np.sort(nets)
-        share = 100 * (1 - np.arange(1, len(nets) + 1) / len(nets))
-        right.step(
-            np.concatenate([[ordered[0] - 0.05 * np.ptp(ordered) - 1e-9], ordered]), np.concatenate([[100.0], share]), where="post", color=BLUE
-        )  # fmt: skip
-        right.axvline(0, color=INK, linewidth=1)
-        right.set(xlabel="x", ylabel="seeds above x, %", ylim=(-3, 103))
-        right.locator_params(axis="x", nbins=3)
-        thousands(right.xaxis)
+        if profile is not None:
+            right = panels[1]
+            right.fill_between(profile.net, 100 * profile.low, 100 * profile.high, step="pre", color=BLUE, alpha=0.2, linewidth=0)  # fmt: skip
+            right.step(profile.net, 100 * profile.share, where="pre", color=BLUE)
+            right.axvline(0, color=INK, linewidth=1)
+            right.set(xlabel=f"at least, {currency}", ylabel="seeds, %", ylim=(-3, 103))
+        for axes in panels:
+            axes.locator_params(axis="x", nbins=3)
+            thousands(axes.xaxis)
 
     rows = tuple((name, number(net, 2)) for name, net in zip(names, nets, strict=True))
     table = DataTable(heads=("Seed", f"Net profit, {currency}"), rows=rows)

@@ -10,6 +10,7 @@ market at hand.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -130,10 +131,11 @@ def contexts_of(encoder: Encoder, market: Market, folder: Path | None, *others: 
         market.spans.train[0],
         settled=market.features.settled,
     )
+    contexts = replace(contexts, rows=contexts.rows.clone(memory_format=torch.contiguous_format))
     if folder is not None:
         metadata = {"halfstep": json.dumps(key, sort_keys=True)}
         with files.replacing(model_file(folder, "context")) as temporary:
-            save_file({"rows": contexts.rows.contiguous()}, temporary, metadata)
+            save_file({"rows": contexts.rows}, temporary, metadata)
     return contexts
 
 
@@ -148,7 +150,9 @@ def _read_contexts(path: Path, key: dict[str, object]) -> Contexts | None:
         with safe_open(path, framework="pt") as stream:
             if json.loads((stream.metadata() or {}).get("halfstep", "{}")) != key:
                 return None
-            rows = stream.get_tensor("rows")
+            rows = stream.get_tensor(
+                "rows"
+            ).clone()  # aligned as torch allocates: sums round as those of new rows
     except (SafetensorError, OSError, ValueError):
         return None
     return Contexts(first=int(str(key["first"])), rows=rows, encoder_hash=str(key["encoder"]))

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from halfstep import files
-from halfstep.backtest.content import Report
+from halfstep.backtest.content import BASELINES, OPTIMIZERS, Report
+from halfstep.backtest.figures import SPACE, UNDEFINED
+from halfstep.backtest.figures import Table as ReportTable
 from halfstep.backtest.html import differing_settings, page_of_runs, write_page
 from halfstep.backtest.twins import METRICS, as_json, read_report, write_derived, write_twins
 from halfstep.errors import MissingInputError, OutputExistsError
@@ -20,8 +22,11 @@ from halfstep.errors import MissingInputError, OutputExistsError
 PAGE = "report.html"
 FOLDER = "report"  # of a run's folder
 COMPARISON_SCHEMA = "halfstep.comparison/1"
-ON_SCREEN = ("net_profit", "profit_factor", "equity_dd_maximal", "sharpe_ratio", "total_trades")
-"""Rows of the tester that the terminal shows below the summary."""
+SHOWN = {
+    OPTIMIZERS: ("optimizer", "loss", "state_bytes", "bytes_per_parameter", "step_ms", "net"),
+    BASELINES: ("name", "net", "drawdown", "trades", "note"),
+}
+"""Columns of tables that the screen shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ def rebuild(run: Path, screen: Console) -> Built:
     report = _read(folder)
     write_derived(report, folder)
     write_page(report, folder / PAGE)
-    print_report(report, screen)
+    screen.print(*summary_tables(report), sep="\n", soft_wrap=True)
     return Built(folder / PAGE, as_json(report))
 
 
@@ -71,54 +76,59 @@ def side_by_side(runs: Sequence[Path], out: Path | None, screen: Console) -> Bui
     return Built(folder / PAGE, metrics)
 
 
-def print_report(report: Report, screen: Console) -> None:
-    """Show a report's summary, its warnings and its verdict."""
-    table = _plain_table(f"{report.title} · {report.representative}", "", report.currency)
-    for row in (*report.summary, *(row for row in report.tester if row.key in ON_SCREEN)):
-        table.add_row(row.label, _spaced(row.text))
-    screen.print(table)
-    baselines = report.table("baselines")
-    if baselines is not None:
-        names = [column.name for column in baselines.kind.columns]
-        shown = [names.index(name) for name in ("name", "net", "drawdown", "trades", "note")]
-        lines = _plain_table(
-            baselines.kind.caption, *(baselines.kind.columns[k].label for k in shown), left=(0, 4)
-        )
-        for texts in baselines.texts():
-            lines.add_row(*(_spaced(texts[k]) for k in shown))
-        screen.print(lines)
-    for _, remark in report.remarks:
-        screen.print(Text(remark), soft_wrap=True)
-    for banner in report.banners:
-        screen.print(Text(f"! {banner.text}", style="yellow"), soft_wrap=True)
-    screen.print(Text(report.verdict, style="bold"), soft_wrap=True)
+def summary_tables(report: Report) -> tuple[RenderableType, ...]:
+    """Return the optimizers and the baselines as tables, the verdicts on optimizers, the summary, warnings, the verdict."""
+    summary = _table(f"{report.title} · {report.representative}", ("figure", "value"))
+    for row in report.summary:
+        summary.add_row(row.label, _words(row.text))
+    tables = [_shown(found, names) for kind, names in SHOWN.items() if (found := report.table(kind.key))]
+    sentences = [text for key, text in report.remarks if key == OPTIMIZERS.key]
+    lines = (*sentences, *(banner.text for banner in report.banners), report.verdict)
+    return (*tables, summary, *map(_words, lines))
+
+
+def page_of(run: Path) -> Path:
+    """Return where the page of a run is."""
+    return run / FOLDER / PAGE
 
 
 def _print_side_by_side(reports: Sequence[tuple[str, Report]], screen: Console) -> None:
-    table = _plain_table("Runs side by side", "", *(name for name, _ in reports))
     first = reports[0][1]
-    for row in (*first.summary, *(row for row in first.tester if row.key in ON_SCREEN)):
+    table = _table(
+        "Runs side by side", ("", *(name for name, _ in reports)), numbers=range(1, len(reports) + 1)
+    )
+    for row in (*first.summary, *first.tester):
         texts = ({each.key: each.text for each in report.rows()} for _, report in reports)
-        table.add_row(row.label, *(_spaced(text.get(row.key, "--")) for text in texts))
+        table.add_row(row.label, *(_words(text.get(row.key, UNDEFINED)) for text in texts))
     screen.print(table)
     for name, report in reports:
-        screen.print(Text(f"{name}: {report.verdict}"), soft_wrap=True)
+        screen.print(_words(f"{name}: {report.verdict}"), soft_wrap=True)
     different = differing_settings(reports)
     if different:
-        screen.print(
-            Text(f"! Not the same in all runs: {', '.join(different)}.", style="yellow"), soft_wrap=True
-        )
+        screen.print(_words(f"Not the same in all runs: {', '.join(different)}."), soft_wrap=True)
 
 
-def _plain_table(title: str, *heads: str, left: Sequence[int] = (0,)) -> Table:
-    table = Table(title=title, title_justify="left")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place in left else "right")
+def _shown(found: ReportTable, names: Sequence[str]) -> Table:
+    """Return some columns of a report's table for the screen."""
+    columns = found.kind.columns
+    places = [place for place, column in enumerate(columns) if column.name in names]
+    numbers = [k for k, place in enumerate(places) if columns[place].unit != "text"]
+    table = _table(found.kind.caption, [columns[place].label for place in places], numbers=numbers)
+    for line in found.texts():
+        table.add_row(*(_words(line[place]) for place in places))
     return table
 
 
-def _spaced(text: str) -> Text:
-    return Text(text.replace("\u00a0", " "))
+def _table(title: str, heads: Sequence[str], *, numbers: Sequence[int] = ()) -> Table:
+    table = Table(title=title)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place in numbers else "left")
+    return table
+
+
+def _words(text: str) -> Text:
+    """Return text as it stands, for terminals and logs: no markup, plain spaces."""
+    return Text(text.replace(SPACE, " "))
 
 
 def _folder_of(run: Path) -> Path:

@@ -17,15 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-
 from halfstep import files
 from halfstep.backtest.content import BASELINES, OPTIMIZERS, Report
-from halfstep.backtest.figures import TableKind
-from halfstep.backtest.html import write_page
 from halfstep.backtest.registry import record_trials
-from halfstep.backtest.twins import write_twins
 from halfstep.cli.frame import Job, Outcome, Program
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import arms_of, run_arms
@@ -35,6 +29,7 @@ from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
+from halfstep.cli.programs.report import page_of, summary_tables, write_report
 from halfstep.cli.programs.research import collect_round
 from halfstep.cli.programs.study import study_policy
 from halfstep.cli.programs.study_encoder import study_encoder
@@ -79,8 +74,7 @@ def run_all(
     report = summarise(
         config, market, arms, costs, folder / "50-arms", openings=openings, store=store, cloned=cloned
     )
-    write_page(report, folder / "report" / "report.html")
-    write_twins(report, folder / "report")
+    write_report(report, folder)
     files.write_text(folder / "metrics.jsonl", "".join(metric_lines(folder)))
     return report, final_metrics(report)
 
@@ -153,41 +147,9 @@ def final_metrics(report: Report) -> dict[str, Any]:
     }
 
 
-SHOWN = {
-    OPTIMIZERS: ("optimizer", "loss", "state_bytes", "bytes_per_parameter", "step_ms", "net"),
-    BASELINES: ("name", "net", "drawdown", "trades", "note"),
-}
-"""Columns that the screen shows."""
-
-
-def summary_tables(report: Report) -> tuple[RenderableType, ...]:
-    """Return the optimizers and the baselines as tables, the verdicts on optimizers, the summary and the sentence."""
-    sentences = [text for key, text in report.remarks if key == OPTIMIZERS.key]
-    summary = Table(title=f"{report.title} · {report.representative}")
-    summary.add_column("figure")
-    summary.add_column("value")
-    for row in report.summary:
-        summary.add_row(row.label, row.text)
-    tables = [_shown(report, kind) for kind in SHOWN if report.table(kind.key) is not None]
-    return (*tables, summary, *sentences, *(banner.text for banner in report.banners), report.verdict)
-
-
-def _shown(report: Report, kind: TableKind) -> Table:
-    found = report.table(kind.key)
-    assert found is not None
-    table = Table(title=kind.caption)
-    places = [k for k, column in enumerate(kind.columns) if column.name in SHOWN[kind]]
-    for k in places:
-        column = kind.columns[k]
-        table.add_column(column.label, justify="left" if column.unit == "text" else "right")
-    for line in found.texts():
-        table.add_row(*(line[k] for k in places))
-    return table
-
-
 def _work(job: Job[NoInputs]) -> Outcome:
     report, metrics = run_all(job.config, job.folder.path, job.market, job.progress)
-    page = (job.folder.path / "report" / "report.html").absolute()
+    page = page_of(job.folder.path).absolute()
     return Outcome(metrics=metrics, shown=summary_tables(report), last=(f"Report: {page}",))
 
 

@@ -12,22 +12,41 @@ summed in pieces first (24 bytes).
 Arithmetic is float32, or float64 for float64 parameters. Squares are added in that type over `CHUNK` elements, chunks
 in float64; both orders follow from the shapes alone, so results do not depend on the number of threads. NaN and
 infinity are treated as plain arithmetic does.
+
+In the functions below, ``token`` and ``wide`` are the NumPy types of the parameters (as compiled code sees them) and of
+the moments, ``tensor``, ``segment``, ``task`` and the like addresses of records, ``p``, ``g``, ``m``, ``v`` addresses of
+weights, gradients, first and second moments.
 """
 
-import hashlib
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
-from numba.extending import register_jitable
+from numba import types
+from numba.extending import overload
 
-from halfstep.optim.kernels.storage import load, narrow, records, store, view
+from halfstep.optim.kernels.compiling import c_function, hash_of, inner
+from halfstep.optim.kernels.storage import (
+    AT_ONCE,
+    call,
+    call_parallel,
+    element_at,
+    element_of,
+    get,
+    load,
+    put,
+    record_at,
+    step_short_rows,
+    store,
+    take_number,
+)
 from halfstep.optim.table import (
     CHUNK,
     COLUMNS,
     ELEMENT,
+    HEADER_RECORD,
     PIECE_RECORD,
     ROWS,
     SEGMENT_RECORD,
@@ -39,472 +58,499 @@ from halfstep.optim.table import (
     WHOLE_RECORD,
 )
 
-# entries of the header that a launch is given: addresses and lengths of its tables
-(
-    TENSORS, TENSOR_COUNT, SEGMENTS, SEGMENT_COUNT, TASKS, TASK_COUNT, PIECES, PIECE_COUNT, WHOLES, WHOLE_COUNT,
-    TOTALS, LANES, LANE_COUNT, SCRATCH, SCRATCH_WIDTH, SUMS, SUM_COUNT, HEADER,
-) = range(18)  # fmt: skip
-
 FEW = 1024  # elements of short blocks that are done at once: all that is read must fit the fastest cache
 RUNS = 128  # runs whose squares are added in the arithmetic's own type
+SUM_PIECES, DO_TASKS, SUM_TASKS = 0, 1, 2  # what a lane is asked for
 
 _SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
-_HASH = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:12]
+_HASH = hash_of(*_SOURCES)
 
 
-def _compiled(function: Any, *, parallel: bool = False) -> Any:
-    """Compile a function, and keep the code on disk.
-
-    The order of sums and fused multiply-add are free; NaN and infinity are not assumed away, nor is division by 0 an
-    error. The cache tells functions apart by file and name, so the name carries a hash of all that goes into them.
-    """
-    function.__qualname__ = f"{function.__qualname__}_{_HASH}"
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-    }
-    try:
-        return njit(cache=True, parallel=parallel, **options)(function)
-    except RuntimeError:  # no folder that can be written to: compile in every process
-        return njit(parallel=parallel, **options)(function)
-
-
-_inlined: Any = register_jitable(inline="always")  # every level of compiled functions costs compilation time
-
-
-@_inlined
-def _tensors(header):
-    return records(header[TENSORS], header[TENSOR_COUNT], TENSOR_RECORD)
-
-
-@_inlined
-def _segments(header):
-    return records(header[SEGMENTS], header[SEGMENT_COUNT], SEGMENT_RECORD)
-
-
-@_inlined
-def _pieces(header):
-    return records(header[PIECES], header[PIECE_COUNT], PIECE_RECORD)
-
-
-@_inlined
-def _wholes(header):
-    return records(header[WHOLES], header[WHOLE_COUNT], WHOLE_RECORD)
-
-
-@_inlined
-def _sums(header, wide):
-    return view(header[SUMS], 0, header[SUM_COUNT], wide)
-
-
-@_inlined
-def _scratch(header, lane, wide):
-    width = header[SCRATCH_WIDTH]
-    return view(header[SCRATCH], lane * 3 * width, 3 * width, wide).reshape(3, width)
-
-
-@_compiled
-def _sum_squares(g):
+@inner
+def _sum_squares(g, count, token, wide):
     """Return the sum of squares of contiguous elements, in float64."""
     total = 0.0
-    for begin in range(0, len(g), CHUNK):
-        part = g[begin : begin + CHUNK]
-        squares = narrow(part, 0.0)
-        for i in range(len(part)):
-            x = load(part, i)
+    for begin in range(0, count, CHUNK):
+        squares = wide(0)
+        for i in range(begin, min(begin + CHUNK, count)):
+            x = load(token, g, i)
             squares += x * x
         total += squares
     return total
 
 
-@_compiled
-def _second_moment(v, mean, tensor):
+@inner
+def _second_moment(v, held, mean, tensor, wide):
     """Move a block's second moment, in every row that holds it; return the block's step size."""
-    second = narrow(v, tensor.keep2) * v[0] + narrow(v, tensor.take2) * narrow(v, mean)
-    for k in range(len(v)):
-        v[k] = second
-    return narrow(v, tensor.size) / (np.sqrt(second) * narrow(v, tensor.root) + narrow(v, tensor.eps))
+    keep, take = wide(get(TENSOR_RECORD, tensor, "keep2")), wide(get(TENSOR_RECORD, tensor, "take2"))
+    second = keep * load(wide, v, 0) + take * wide(mean)
+    for k in range(held):
+        store(wide, v, k, second)
+    root, eps = wide(get(TENSOR_RECORD, tensor, "root")), wide(get(TENSOR_RECORD, tensor, "eps"))
+    return wide(get(TENSOR_RECORD, tensor, "size")) / (np.sqrt(second) * root + eps)
 
 
-@_compiled
-def _update(p, g, m, size, tensor):
+@inner
+def _update(p, g, m, count, size, tensor, token, wide):
     """Update contiguous elements of one block, whose step size is known."""
-    shrink, keep, take = narrow(m, tensor.shrink), narrow(m, tensor.keep1), narrow(m, tensor.take1)
-    for i in range(len(m)):
-        first = keep * m[i] + take * load(g, i)
-        m[i] = first
-        store(p, i, shrink * load(p, i) - size * first)
+    shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
+    keep, take = wide(get(TENSOR_RECORD, tensor, "keep1")), wide(get(TENSOR_RECORD, tensor, "take1"))
+    for i in range(count):
+        first = keep * load(wide, m, i) + take * load(token, g, i)
+        store(wide, m, i, first)
+        store(token, p, i, shrink * load(token, p, i) - size * first)
 
 
-@_compiled
-def _update_each(p, g, m, sizes, tensor):
+@inner
+def _update_each(p, g, m, count, sizes, tensor, token, wide):
     """Update contiguous elements, each with a step size of its own."""
-    shrink, keep, take = narrow(m, tensor.shrink), narrow(m, tensor.keep1), narrow(m, tensor.take1)
-    for i in range(len(m)):
-        first = keep * m[i] + take * load(g, i)
-        m[i] = first
-        store(p, i, shrink * load(p, i) - sizes[i] * first)
+    shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
+    keep, take = wide(get(TENSOR_RECORD, tensor, "keep1")), wide(get(TENSOR_RECORD, tensor, "take1"))
+    for i in range(count):
+        first = keep * load(wide, m, i) + take * load(token, g, i)
+        store(wide, m, i, first)
+        store(token, p, i, shrink * load(token, p, i) - load(wide, sizes, i) * first)
 
 
-@_compiled
-def _update_elements(p, g, m, v, tensor):
+@inner
+def _update_elements(p, g, m, v, count, tensor, token, wide):
     """Update blocks of one element: AdamW."""
-    shrink, keep1, take1 = narrow(m, tensor.shrink), narrow(m, tensor.keep1), narrow(m, tensor.take1)
-    keep2, take2 = narrow(m, tensor.keep2), narrow(m, tensor.take2)
-    size, root, eps = narrow(m, tensor.size), narrow(m, tensor.root), narrow(m, tensor.eps)
-    for i in range(len(m)):
-        x = load(g, i)
-        first = keep1 * m[i] + take1 * x
-        second = keep2 * v[i] + take2 * (x * x)
-        m[i] = first
-        v[i] = second
-        store(p, i, shrink * load(p, i) - size * first / (np.sqrt(second) * root + eps))
+    shrink = wide(get(TENSOR_RECORD, tensor, "shrink"))
+    keep1, take1 = wide(get(TENSOR_RECORD, tensor, "keep1")), wide(get(TENSOR_RECORD, tensor, "take1"))
+    keep2, take2 = wide(get(TENSOR_RECORD, tensor, "keep2")), wide(get(TENSOR_RECORD, tensor, "take2"))
+    size, root = wide(get(TENSOR_RECORD, tensor, "size")), wide(get(TENSOR_RECORD, tensor, "root"))
+    eps = wide(get(TENSOR_RECORD, tensor, "eps"))
+    for i in range(count):
+        x = load(token, g, i)
+        first = keep1 * load(wide, m, i) + take1 * x
+        second = keep2 * load(wide, v, i) + take2 * (x * x)
+        store(wide, m, i, first)
+        store(wide, v, i, second)
+        store(token, p, i, shrink * load(token, p, i) - size * first / (np.sqrt(second) * root + eps))
 
 
-@_compiled
+@inner
 def _rows(tensor, segment, begin, end, token, wide):
     """Do blocks that are contiguous, one by one."""
-    length, held = segment.length, segment.held
+    length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
+    first, row = get(SEGMENT_RECORD, segment, "first"), get(SEGMENT_RECORD, segment, "first_row")
+    p = element_of(TENSOR_RECORD, tensor, "param", token, first)
+    g = element_of(TENSOR_RECORD, tensor, "grad", token, first)
+    m = element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first)
+    v = element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, row)
     for block in range(begin, end):
-        first = segment.first + block * length
-        g = view(tensor.grad, first, length, token)
-        v = view(tensor.exp_avg_sq, segment.first_row + block * held, held, wide)
-        size = _second_moment(v, _sum_squares(g) / length, tensor)
-        p, m = view(tensor.param, first, length, token), view(tensor.exp_avg, first, length, wide)
-        _update(p, g, m, size, tensor)
+        at = block * length
+        gradient = element_at(token, g, at)
+        mean = _sum_squares(gradient, length, token, wide) / length
+        size = _second_moment(element_at(wide, v, block * held), held, mean, tensor, wide)
+        _update(
+            element_at(token, p, at), gradient, element_at(wide, m, at), length, size, tensor, token, wide
+        )
 
 
-@_inlined
-def _sum_each(g, length, squares):
-    for block in range(len(squares)):
-        total = narrow(g, 0.0)
-        for i in range(length):
-            x = load(g, block * length + i)
-            total += x * x
-        squares[block] = total
+@inner
+def _known_rows(tensor, segment, begin, end, token, wide):
+    """Do blocks of a length for which there is a form in vectors, as many as fill vectors; return where it stopped.
+
+    Only float32 and float64 have these forms, and only blocks that are one row.
+    """
+    length = get(SEGMENT_RECORD, segment, "length")
+    first, row = get(SEGMENT_RECORD, segment, "first"), get(SEGMENT_RECORD, segment, "first_row")
+    p = element_of(TENSOR_RECORD, tensor, "param", token, first)
+    g = element_of(TENSOR_RECORD, tensor, "grad", token, first)
+    m = element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first)
+    v = element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, row)
+    decays = (
+        wide(get(TENSOR_RECORD, tensor, "shrink")),
+        wide(get(TENSOR_RECORD, tensor, "keep1")),
+        wide(get(TENSOR_RECORD, tensor, "keep2")),
+    )
+    takes = wide(get(TENSOR_RECORD, tensor, "take1")), wide(get(TENSOR_RECORD, tensor, "take2") / length)
+    rest = (
+        wide(get(TENSOR_RECORD, tensor, "size")),
+        wide(get(TENSOR_RECORD, tensor, "root")),
+        wide(get(TENSOR_RECORD, tensor, "eps")),
+    )
+    block = begin
+    while block + AT_ONCE <= end:
+        at = block * length
+        places = (
+            element_at(token, p, at),
+            element_at(token, g, at),
+            element_at(wide, m, at),
+            element_at(wide, v, block),
+        )
+        if length == 2:
+            step_short_rows(token, 2, places, decays, takes, rest)
+        elif length == 3:
+            step_short_rows(token, 3, places, decays, takes, rest)
+        elif length == 4:
+            step_short_rows(token, 4, places, decays, takes, rest)
+        elif length == 5:
+            step_short_rows(token, 5, places, decays, takes, rest)
+        elif length == 6:
+            step_short_rows(token, 6, places, decays, takes, rest)
+        elif length == 7:
+            step_short_rows(token, 7, places, decays, takes, rest)
+        elif length == 8:
+            step_short_rows(token, 8, places, decays, takes, rest)
+        elif length == 9:
+            step_short_rows(token, 9, places, decays, takes, rest)
+        else:
+            return block
+        block += AT_ONCE
+    return block
 
 
-@_inlined
-def _spread_each(sizes, length, spread):
-    for block in range(len(sizes)):
-        size = sizes[block]
-        for i in range(length):
-            spread[block * length + i] = size
+def _in_vectors(tensor, segment, begin, end, token, wide):
+    """Do what `_known_rows` can do; return where it stopped."""
+    raise NotImplementedError(f"compiled code only: {tensor}, {segment}, {begin}, {end}, {token}, {wide}")
 
 
-@_compiled
-def _sum_short_rows(g, length, squares):
-    """Write the sum of squares of every row of g; a length the compiler knows makes code several times as fast."""
-    if length == 2:
-        _sum_each(g, 2, squares)
-    elif length == 3:
-        _sum_each(g, 3, squares)
-    elif length == 4:
-        _sum_each(g, 4, squares)
-    elif length == 5:
-        _sum_each(g, 5, squares)
-    elif length == 6:
-        _sum_each(g, 6, squares)
-    elif length == 7:
-        _sum_each(g, 7, squares)
-    elif length == 8:
-        _sum_each(g, 8, squares)
-    elif length == 9:
-        _sum_each(g, 9, squares)
-    elif length == 16:
-        _sum_each(g, 16, squares)
-    else:
-        _sum_each(g, length, squares)
+@overload(_in_vectors)
+def _in_vectors_of(tensor, segment, begin, end, token, wide):  # noqa: ARG001
+    if isinstance(token.dtype, types.Float):
+        return lambda tensor, segment, begin, end, token, wide: _known_rows(
+            tensor, segment, begin, end, token, wide
+        )
+    return lambda tensor, segment, begin, end, token, wide: begin  # noqa: ARG005
 
 
-@_compiled
-def _spread_short_rows(sizes, length, spread):
-    """Write every row's step size to all its elements."""
-    if length == 2:
-        _spread_each(sizes, 2, spread)
-    elif length == 3:
-        _spread_each(sizes, 3, spread)
-    elif length == 4:
-        _spread_each(sizes, 4, spread)
-    elif length == 5:
-        _spread_each(sizes, 5, spread)
-    elif length == 6:
-        _spread_each(sizes, 6, spread)
-    elif length == 7:
-        _spread_each(sizes, 7, spread)
-    elif length == 8:
-        _spread_each(sizes, 8, spread)
-    elif length == 9:
-        _spread_each(sizes, 9, spread)
-    elif length == 16:
-        _spread_each(sizes, 16, spread)
-    else:
-        _spread_each(sizes, length, spread)
-
-
-@_compiled
-def _short_rows(tensor, segment, begin, end, token, wide, scratch):
+@inner
+def _short_rows(tensor, segment, begin, end, scratch, width, token, wide):
     """Do blocks of few contiguous elements, many at once: loops over a few elements cannot be vectorised."""
-    length, held = segment.length, segment.held
+    length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
     at_once = FEW // length
-    keep, take = narrow(wide, tensor.keep2), narrow(wide, tensor.take2 / length)
-    size, root, eps = narrow(wide, tensor.size), narrow(wide, tensor.root), narrow(wide, tensor.eps)
+    squares, sizes = scratch, element_at(wide, scratch, width)
+    spread = element_at(wide, scratch, 2 * width)
+    keep = wide(get(TENSOR_RECORD, tensor, "keep2"))
+    take = wide(get(TENSOR_RECORD, tensor, "take2") / length)
+    size, root = wide(get(TENSOR_RECORD, tensor, "size")), wide(get(TENSOR_RECORD, tensor, "root"))
+    eps = wide(get(TENSOR_RECORD, tensor, "eps"))
     for start in range(begin, end, at_once):
         blocks = min(at_once, end - start)
-        first, count = segment.first + start * length, blocks * length
-        g = view(tensor.grad, first, count, token)
-        v = view(tensor.exp_avg_sq, segment.first_row + start * held, blocks * held, wide)
-        squares, sizes, spread = scratch[0, :blocks], scratch[1, :blocks], scratch[2, :count]
-        _sum_short_rows(g, length, squares)
+        first = get(SEGMENT_RECORD, segment, "first") + start * length
+        g = element_of(TENSOR_RECORD, tensor, "grad", token, first)
+        v = element_of(
+            TENSOR_RECORD,
+            tensor,
+            "exp_avg_sq",
+            wide,
+            get(SEGMENT_RECORD, segment, "first_row") + start * held,
+        )
+        for block in range(blocks):
+            total = wide(0)
+            for i in range(length):
+                x = load(token, g, block * length + i)
+                total += x * x
+            store(wide, squares, block, total)
         if held == 1:
             for block in range(blocks):
-                second = keep * v[block] + take * squares[block]
-                v[block] = second
-                sizes[block] = size / (np.sqrt(second) * root + eps)
+                second = keep * load(wide, v, block) + take * load(wide, squares, block)
+                store(wide, v, block, second)
+                store(wide, sizes, block, size / (np.sqrt(second) * root + eps))
         else:
             for block in range(blocks):
-                mean = squares[block] / narrow(wide, length)
-                sizes[block] = _second_moment(v[block * held : (block + 1) * held], mean, tensor)
-        _spread_short_rows(sizes, length, spread)
-        p, m = view(tensor.param, first, count, token), view(tensor.exp_avg, first, count, wide)
-        _update_each(p, g, m, spread, tensor)
+                mean = np.float64(load(wide, squares, block)) / length
+                rows = element_at(wide, v, block * held)
+                store(wide, sizes, block, _second_moment(rows, held, mean, tensor, wide))
+        for block in range(blocks):
+            here = load(wide, sizes, block)
+            for i in range(length):
+                store(wide, spread, block * length + i, here)
+        p, m = (
+            element_of(TENSOR_RECORD, tensor, "param", token, first),
+            element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first),
+        )
+        _update_each(p, g, m, blocks * length, spread, tensor, token, wide)
 
 
-@_compiled
-def _sum_columns(tensor, segment, begin, end, squares, some, token):
+@inner
+def _sum_columns(tensor, segment, begin, end, width, squares, some, token, wide):
     """Write the sums of squares of every column over runs ``begin`` to ``end - 1``."""
-    width = len(squares)
-    squares[:] = 0
+    stride = get(SEGMENT_RECORD, segment, "stride")
+    for i in range(width):
+        store(wide, squares, i, wide(0))
     for start in range(begin, end, RUNS):  # in two levels: long sums in float32 lose digits
-        some[:] = 0
-        for a in range(start, min(start + RUNS, end)):
-            g = view(tensor.grad, segment.first + a * segment.stride, width, token)
-            for i in range(width):
-                x = load(g, i)
-                some[i] += x * x
         for i in range(width):
-            squares[i] += some[i]
+            store(wide, some, i, wide(0))
+        for a in range(start, min(start + RUNS, end)):
+            g = element_of(
+                TENSOR_RECORD, tensor, "grad", token, get(SEGMENT_RECORD, segment, "first") + a * stride
+            )
+            for i in range(width):
+                x = load(token, g, i)
+                store(wide, some, i, load(wide, some, i) + x * x)
+        for i in range(width):
+            store(wide, squares, i, load(wide, squares, i) + load(wide, some, i))
 
 
-@_compiled
+@inner
 def _size_columns(tensor, segment, squares, sizes, wide):
     """Move the second moments of blocks of columns, and write the step size of every column."""
-    length, held = segment.length, segment.held
-    for block in range(segment.blocks):
-        columns = slice(block * length, (block + 1) * length)
-        v = view(tensor.exp_avg_sq, segment.first_row + block * held, held, wide)
-        sizes[columns] = _second_moment(v, squares[columns].sum() / (length * segment.outer), tensor)
+    length, held = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "held")
+    for block in range(get(SEGMENT_RECORD, segment, "blocks")):
+        v = element_of(
+            TENSOR_RECORD,
+            tensor,
+            "exp_avg_sq",
+            wide,
+            get(SEGMENT_RECORD, segment, "first_row") + block * held,
+        )
+        total = wide(0)
+        for i in range(block * length, (block + 1) * length):
+            total += load(wide, squares, i)
+        mean = np.float64(total) / (length * get(SEGMENT_RECORD, segment, "outer"))
+        size = _second_moment(v, held, mean, tensor, wide)
+        for i in range(block * length, (block + 1) * length):
+            store(wide, sizes, i, size)
 
 
-@_compiled
-def _update_columns(tensor, segment, begin, end, sizes, token, wide):
+@inner
+def _update_columns(tensor, segment, begin, end, width, sizes, token, wide):
     """Update runs ``begin`` to ``end - 1``."""
-    width = len(sizes)
     for a in range(begin, end):
-        at = segment.first + a * segment.stride
-        g, m = view(tensor.grad, at, width, token), view(tensor.exp_avg, at, width, wide)
-        _update_each(view(tensor.param, at, width, token), g, m, sizes, tensor)
+        at = get(SEGMENT_RECORD, segment, "first") + a * get(SEGMENT_RECORD, segment, "stride")
+        p, g = (
+            element_of(TENSOR_RECORD, tensor, "param", token, at),
+            element_of(TENSOR_RECORD, tensor, "grad", token, at),
+        )
+        _update_each(
+            p, g, element_of(TENSOR_RECORD, tensor, "exp_avg", wide, at), width, sizes, tensor, token, wide
+        )
 
 
-@_inlined
-def _do_task(task, tensors, segments, wholes, sums, token, wide, scratch):
+@inner
+def _segment_and_tensor(header, number):
+    """Return the segment of this number and its tensor."""
+    segment = record_at(SEGMENT_RECORD, get(HEADER_RECORD, header, "segments"), number)
+    number = get(SEGMENT_RECORD, segment, "tensor")
+    return segment, record_at(TENSOR_RECORD, get(HEADER_RECORD, header, "tensors"), number)
+
+
+@inner
+def _do_task(header, task, scratch, token, wide):
     """Update the blocks of one task."""
-    segment = segments[task.segment]
-    tensor = tensors[segment.tensor]
-    if tensor.grad == 0:  # no gradient: nothing moves
+    segment, tensor = _segment_and_tensor(header, get(TASK_RECORD, task, "segment"))
+    if get(TENSOR_RECORD, tensor, "grad") == 0:  # no gradient: nothing moves
         return
-    if segment.kind == ROWS:
-        if segment.length <= SHORT:
-            _short_rows(tensor, segment, task.begin, task.end, token, wide, scratch)
-        else:
-            _rows(tensor, segment, task.begin, task.end, token, wide)
+    kind, begin, end = (
+        get(SEGMENT_RECORD, segment, "kind"),
+        get(TASK_RECORD, task, "begin"),
+        get(TASK_RECORD, task, "end"),
+    )
+    length, outer = get(SEGMENT_RECORD, segment, "length"), get(SEGMENT_RECORD, segment, "outer")
+    lane = get(HEADER_RECORD, header, "scratch_width")
+    if kind == ROWS:
+        if length > SHORT:
+            _rows(tensor, segment, begin, end, token, wide)
+            return
+        if get(SEGMENT_RECORD, segment, "held") == 1:
+            begin = _in_vectors(tensor, segment, begin, end, token, wide)
+        _short_rows(tensor, segment, begin, end, scratch, lane, token, wide)
         return
-    if segment.kind == COLUMNS:
-        width = segment.blocks * segment.length
-        some, squares, sizes = scratch[0, :width], scratch[1, :width], scratch[2, :width]
-        _sum_columns(tensor, segment, 0, segment.outer, squares, some, token)
+    width = get(SEGMENT_RECORD, segment, "blocks") * length
+    whole = record_at(WHOLE_RECORD, get(HEADER_RECORD, header, "wholes"), get(TASK_RECORD, task, "whole"))
+    if kind == COLUMNS:  # one task, from run 0 on
+        squares, sizes = element_at(wide, scratch, lane), element_at(wide, scratch, 2 * lane)
+        _sum_columns(tensor, segment, begin, outer, width, squares, scratch, token, wide)
         _size_columns(tensor, segment, squares, sizes, wide)
-        _update_columns(tensor, segment, 0, segment.outer, sizes, token, wide)
+        _update_columns(tensor, segment, begin, outer, width, sizes, token, wide)
         return
-    if segment.kind == SLAB:
-        first = wholes[task.whole].sizes
-        sizes = sums[first : first + segment.blocks * segment.length]
-        _update_columns(tensor, segment, task.begin, task.end, sizes, token, wide)
+    if kind == SLAB:
+        sizes = element_at(wide, get(HEADER_RECORD, header, "sums"), get(WHOLE_RECORD, whole, "sizes"))
+        _update_columns(tensor, segment, begin, end, width, sizes, token, wide)
         return
-    first, count = segment.first + task.begin, task.end - task.begin
-    p, g = view(tensor.param, first, count, token), view(tensor.grad, first, count, token)
-    m = view(tensor.exp_avg, first, count, wide)
-    if segment.kind == ELEMENT:
-        v = view(tensor.exp_avg_sq, segment.first_row + task.begin, count, wide)
-        _update_elements(p, g, m, v, tensor)
+    first, count = get(SEGMENT_RECORD, segment, "first") + begin, end - begin
+    p, g = (
+        element_of(TENSOR_RECORD, tensor, "param", token, first),
+        element_of(TENSOR_RECORD, tensor, "grad", token, first),
+    )
+    m = element_of(TENSOR_RECORD, tensor, "exp_avg", wide, first)
+    if kind == ELEMENT:
+        row = get(SEGMENT_RECORD, segment, "first_row") + begin
+        _update_elements(
+            p, g, m, element_of(TENSOR_RECORD, tensor, "exp_avg_sq", wide, row), count, tensor, token, wide
+        )
     else:  # a piece of a long block, whose second moment has been moved
-        _update(p, g, m, narrow(m, wholes[task.whole].size), tensor)
+        _update(p, g, m, count, wide(get(WHOLE_RECORD, whole, "size")), tensor, token, wide)
 
 
-@_inlined
-def _sum_task(task, tensors, segments, token):
+@inner
+def _sum_task(header, task, token, wide):
     """Return the sum of squares of all gradients of one task."""
-    segment = segments[task.segment]
-    tensor = tensors[segment.tensor]
-    if tensor.grad == 0:
+    segment, tensor = _segment_and_tensor(header, get(TASK_RECORD, task, "segment"))
+    if get(TENSOR_RECORD, tensor, "grad") == 0:
         return 0.0
-    begin, end, runs, width = task.begin, task.end, segment.outer, segment.length
-    if segment.kind == SLAB:
-        first, runs, width = segment.first + begin * segment.stride, end - begin, segment.blocks * width
+    begin, end = get(TASK_RECORD, task, "begin"), get(TASK_RECORD, task, "end")
+    first, stride = get(SEGMENT_RECORD, segment, "first"), get(SEGMENT_RECORD, segment, "stride")
+    length = get(SEGMENT_RECORD, segment, "length")
+    if get(SEGMENT_RECORD, segment, "kind") == SLAB:
+        first, runs = first + begin * stride, end - begin
+        width = get(SEGMENT_RECORD, segment, "blocks") * length
     else:
-        first, width = segment.first + begin * width, (end - begin) * width
+        first, runs = first + begin * length, get(SEGMENT_RECORD, segment, "outer")
+        width = (end - begin) * length
     total = 0.0
     for a in range(runs):
-        total += _sum_squares(view(tensor.grad, first + a * segment.stride, width, token))
+        total += _sum_squares(
+            element_of(TENSOR_RECORD, tensor, "grad", token, first + a * stride), width, token, wide
+        )
     return total
 
 
-@_compiled
-def _prepare(tensors, scale):
+@inner
+def _prepare(header):
     """Count the step of every tensor that has a gradient, and compute its coefficients."""
+    scale = get(HEADER_RECORD, header, "scale")
     last_step, last_beta1, last_beta2, correction1, correction2 = -1.0, 0.0, 0.0, 1.0, 1.0
-    for k in range(len(tensors)):
-        tensor = tensors[k]
-        if tensor.grad == 0:
+    for k in range(get(HEADER_RECORD, header, "tensor_count")):
+        tensor = record_at(TENSOR_RECORD, get(HEADER_RECORD, header, "tensors"), k)
+        if get(TENSOR_RECORD, tensor, "grad") == 0:
             continue
-        count = records(tensor.step, 1, np.float32)
-        count[0] += np.float32(1)
-        step = np.float64(count[0])
-        if step != last_step or tensor.beta1 != last_beta1 or tensor.beta2 != last_beta2:
-            last_step, last_beta1, last_beta2 = step, tensor.beta1, tensor.beta2
-            correction1, correction2 = 1.0 - last_beta1**step, 1.0 - last_beta2**step
-        tensor.keep1, tensor.take1 = tensor.beta1, (1.0 - tensor.beta1) * scale * tensor.sign
-        tensor.keep2, tensor.take2 = tensor.beta2, (1.0 - tensor.beta2) * scale * scale
-        tensor.shrink = 1.0 - tensor.lr * tensor.weight_decay
-        tensor.size, tensor.root = tensor.lr / correction1, 1.0 / np.sqrt(correction2)
+        count = get(TENSOR_RECORD, tensor, "step")
+        store(np.float32, count, 0, load(np.float32, count, 0) + np.float32(1))
+        step = np.float64(load(np.float32, count, 0))
+        beta1, beta2 = get(TENSOR_RECORD, tensor, "beta1"), get(TENSOR_RECORD, tensor, "beta2")
+        if step != last_step or beta1 != last_beta1 or beta2 != last_beta2:
+            last_step, last_beta1, last_beta2 = step, beta1, beta2
+            correction1, correction2 = 1.0 - beta1**step, 1.0 - beta2**step
+        lr = get(TENSOR_RECORD, tensor, "lr")
+        put(TENSOR_RECORD, tensor, "keep1", beta1)
+        put(TENSOR_RECORD, tensor, "take1", (1.0 - beta1) * scale * get(TENSOR_RECORD, tensor, "sign"))
+        put(TENSOR_RECORD, tensor, "keep2", beta2)
+        put(TENSOR_RECORD, tensor, "take2", (1.0 - beta2) * scale * scale)
+        put(TENSOR_RECORD, tensor, "shrink", 1.0 - lr * get(TENSOR_RECORD, tensor, "weight_decay"))
+        put(TENSOR_RECORD, tensor, "size", lr / correction1)
+        put(TENSOR_RECORD, tensor, "root", 1.0 / np.sqrt(correction2))
 
 
-@_compiled
-def _sum_pieces(header, lane, token, wide):
-    """Sum the squares of a thread's share of the pieces."""
-    tensors, segments, pieces = _tensors(header), _segments(header), _pieces(header)
-    sums, scratch = _sums(header, wide), _scratch(header, lane, wide)
-    count = header[LANE_COUNT]
-    for k in range(len(pieces) * lane // count, len(pieces) * (lane + 1) // count):
-        piece = pieces[k]
-        segment = segments[piece.segment]
-        tensor = tensors[segment.tensor]
-        if tensor.grad == 0:
-            continue
-        if segment.kind == WHOLE:
-            g = view(tensor.grad, segment.first + piece.begin, piece.end - piece.begin, token)
-            piece.squares = _sum_squares(g)
-        else:
-            width = segment.blocks * segment.length
-            squares = sums[piece.sums : piece.sums + width]
-            _sum_columns(tensor, segment, piece.begin, piece.end, squares, scratch[0, :width], token)
+@inner
+def _sum_piece(header, piece, scratch, token, wide):
+    """Sum the squares of one piece."""
+    segment, tensor = _segment_and_tensor(header, get(PIECE_RECORD, piece, "segment"))
+    if get(TENSOR_RECORD, tensor, "grad") == 0:
+        return
+    begin, end = get(PIECE_RECORD, piece, "begin"), get(PIECE_RECORD, piece, "end")
+    if get(SEGMENT_RECORD, segment, "kind") == WHOLE:
+        g = element_of(TENSOR_RECORD, tensor, "grad", token, get(SEGMENT_RECORD, segment, "first") + begin)
+        put(PIECE_RECORD, piece, "squares", _sum_squares(g, end - begin, token, wide))
+    else:
+        squares = element_at(wide, get(HEADER_RECORD, header, "sums"), get(PIECE_RECORD, piece, "sums"))
+        width = get(SEGMENT_RECORD, segment, "blocks") * get(SEGMENT_RECORD, segment, "length")
+        _sum_columns(tensor, segment, begin, end, width, squares, scratch, token, wide)
 
 
-@_compiled
+@inner
 def _combine_pieces(header, wide):
     """Add the pieces of every segment in their order, and move its second moments."""
-    tensors, segments, pieces, wholes = _tensors(header), _segments(header), _pieces(header), _wholes(header)
-    sums = _sums(header, wide)
-    for k in range(len(wholes)):
-        whole = wholes[k]
-        segment = segments[whole.segment]
-        tensor = tensors[segment.tensor]
-        if tensor.grad == 0:
+    sums, pieces = get(HEADER_RECORD, header, "sums"), get(HEADER_RECORD, header, "pieces")
+    for k in range(get(HEADER_RECORD, header, "whole_count")):
+        whole = record_at(WHOLE_RECORD, get(HEADER_RECORD, header, "wholes"), k)
+        segment, tensor = _segment_and_tensor(header, get(WHOLE_RECORD, whole, "segment"))
+        if get(TENSOR_RECORD, tensor, "grad") == 0:
             continue
-        if segment.kind == WHOLE:
+        begin, end = get(WHOLE_RECORD, whole, "begin"), get(WHOLE_RECORD, whole, "end")
+        blocks = get(SEGMENT_RECORD, segment, "blocks")
+        if get(SEGMENT_RECORD, segment, "kind") == WHOLE:
             squares = 0.0
-            for i in range(whole.begin, whole.end):
-                squares += pieces[i].squares
-            v = view(tensor.exp_avg_sq, segment.first_row, segment.held, wide)
-            whole.size = _second_moment(v, squares / segment.blocks, tensor)
+            for i in range(begin, end):
+                squares += get(PIECE_RECORD, record_at(PIECE_RECORD, pieces, i), "squares")
+            v = element_of(
+                TENSOR_RECORD, tensor, "exp_avg_sq", wide, get(SEGMENT_RECORD, segment, "first_row")
+            )
+            held = get(SEGMENT_RECORD, segment, "held")
+            put(WHOLE_RECORD, whole, "size", _second_moment(v, held, squares / blocks, tensor, wide))
         else:
-            width = segment.blocks * segment.length
-            columns = sums[whole.sizes : whole.sizes + width]
-            columns[:] = 0
-            for i in range(whole.begin, whole.end):
-                part = sums[pieces[i].sums : pieces[i].sums + width]
+            width = blocks * get(SEGMENT_RECORD, segment, "length")
+            columns = element_at(wide, sums, get(WHOLE_RECORD, whole, "sizes"))
+            for column in range(width):
+                store(wide, columns, column, wide(0))
+            for i in range(begin, end):
+                piece = record_at(PIECE_RECORD, pieces, i)
+                part = element_at(wide, sums, get(PIECE_RECORD, piece, "sums"))
                 for column in range(width):
-                    columns[column] += part[column]
+                    store(wide, columns, column, load(wide, columns, column) + load(wide, part, column))
             _size_columns(tensor, segment, columns, columns, wide)
 
 
-@_compiled
-def _do_tasks(header, lane, token, wide):
-    """Do a thread's share of the tasks."""
-    tensors, segments, wholes = _tensors(header), _segments(header), _wholes(header)
-    sums, scratch = _sums(header, wide), _scratch(header, lane, wide)
-    tasks = records(header[TASKS], header[TASK_COUNT], TASK_RECORD)
-    lanes = records(header[LANES], header[LANE_COUNT] + 1, np.int64)
-    for k in range(lanes[lane], lanes[lane + 1]):
-        _do_task(tasks[k], tensors, segments, wholes, sums, token, wide, scratch)
+@inner
+def _run(header, asked):
+    """Have all lanes do what is asked for, each thread some of them."""
+    put(HEADER_RECORD, header, "asked", asked)
+    put(HEADER_RECORD, header, "next_lane", 0)
+    work, threads = get(HEADER_RECORD, header, "work"), get(HEADER_RECORD, header, "threads")
+    if threads == 1:
+        call(work, header)
+    else:
+        call_parallel(get(HEADER_RECORD, header, "parallel"), work, header, threads)
 
 
-@_compiled
-def _sum_tasks(header, lane, token):
-    """Sum the squares of a thread's share of the tasks."""
-    tensors, segments = _tensors(header), _segments(header)
-    tasks = records(header[TASKS], header[TASK_COUNT], TASK_RECORD)
-    totals = records(header[TOTALS], header[TASK_COUNT], np.float64)
-    lanes = records(header[LANES], header[LANE_COUNT] + 1, np.int64)
-    for k in range(lanes[lane], lanes[lane + 1]):
-        totals[k] = _sum_task(tasks[k], tensors, segments, token)
-
-
-@_compiled
-def _total(header):
-    """Add the sums of squares of all tasks, in their order."""
-    totals = records(header[TOTALS], header[TASK_COUNT], np.float64)
-    total = 0.0
-    for k in range(len(totals)):
-        total += totals[k]
-    return total
-
-
-# The cache on disk tells functions apart by name: the parallel forms must be functions of their own.
-
-
-@_compiled
-def step_serial(header, scale, token, wide):
-    """Do a step on one thread.
-
-    Args:
-        header: addresses and lengths of the tables, see the constants above. Lane k does tasks ``lanes[k]`` to
-            ``lanes[k + 1] - 1``.
-        scale: factor on every gradient.
-        token, wide: empty arrays of the parameters' and of the moments' type.
-    """
-    _prepare(_tensors(header), scale)
-    for lane in range(header[LANE_COUNT]):
-        _sum_pieces(header, lane, token, wide)
-    _combine_pieces(header, wide)
-    for lane in range(header[LANE_COUNT]):
-        _do_tasks(header, lane, token, wide)
-
-
-@partial(_compiled, parallel=True)
-def step_parallel(header, scale, token, wide):
-    """As `step_serial`, with a thread for every lane."""
-    _prepare(_tensors(header), scale)
-    if header[PIECE_COUNT] > 0:
-        for lane in prange(header[LANE_COUNT]):
-            _sum_pieces(header, np.int64(lane), token, wide)
+@inner
+def _step(header, wide):
+    _prepare(header)
+    if get(HEADER_RECORD, header, "piece_count") > 0:
+        _run(header, SUM_PIECES)
         _combine_pieces(header, wide)
-    for lane in prange(header[LANE_COUNT]):
-        _do_tasks(header, np.int64(lane), token, wide)
+    _run(header, DO_TASKS)
 
 
-@_compiled
-def square_sum_serial(header, token):
-    """Return the sum of squares of all gradients, on one thread; arguments as `step_serial`."""
-    for lane in range(header[LANE_COUNT]):
-        _sum_tasks(header, lane, token)
-    return _total(header)
+@inner
+def _square_sum(header):
+    _run(header, SUM_TASKS)
+    total = 0.0
+    for k in range(get(HEADER_RECORD, header, "task_count")):  # in their order
+        total += load(np.float64, get(HEADER_RECORD, header, "totals"), k)
+    put(HEADER_RECORD, header, "total", total)
 
 
-@partial(_compiled, parallel=True)
-def square_sum_parallel(header, token):
-    """As `square_sum_serial`, with a thread for every lane."""
-    for lane in prange(header[LANE_COUNT]):
-        _sum_tasks(header, np.int64(lane), token)
-    return _total(header)
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The compiled functions of one dtype, each a C function of the header's address: see `HEADER_RECORD`.
+
+    Attributes:
+        work: the address of what each thread runs.
+        step: does a step.
+        square_sum: writes the sum of squares of all gradients to ``total``.
+        compiled: what keeps them in memory.
+    """
+
+    work: int
+    step: Any
+    square_sum: Any
+    compiled: list[Any]
+
+
+@cache
+def kernels(token: Any, wide: Any) -> Kernels:
+    """Compile the functions for parameters and moments of these NumPy types, or take them from the disk."""
+
+    def work(header):  # all in one: every level of functions is optimized again with all below it
+        asked, count = get(HEADER_RECORD, header, "asked"), get(HEADER_RECORD, header, "lane_count")
+        width, pieces = get(HEADER_RECORD, header, "scratch_width"), get(HEADER_RECORD, header, "piece_count")
+        lanes = get(HEADER_RECORD, header, "lanes")
+        lane = take_number(HEADER_RECORD, header, "next_lane")
+        while lane < count:
+            scratch = element_at(wide, get(HEADER_RECORD, header, "scratch"), lane * 3 * width)
+            if asked == SUM_PIECES:
+                for k in range(pieces * lane // count, pieces * (lane + 1) // count):
+                    piece = record_at(PIECE_RECORD, get(HEADER_RECORD, header, "pieces"), k)
+                    _sum_piece(header, piece, scratch, token, wide)
+            else:
+                for k in range(load(np.int64, lanes, lane), load(np.int64, lanes, lane + 1)):
+                    task = record_at(TASK_RECORD, get(HEADER_RECORD, header, "tasks"), k)
+                    if asked == DO_TASKS:
+                        _do_task(header, task, scratch, token, wide)
+                    else:
+                        total = _sum_task(header, task, token, wide)
+                        store(np.float64, get(HEADER_RECORD, header, "totals"), k, total)
+            lane = take_number(HEADER_RECORD, header, "next_lane")
+
+    def step(header):
+        _step(header, wide)
+
+    def square_sum(header):
+        _square_sum(header)
+
+    compiled = [c_function(function, _HASH) for function in (work, step, square_sum)]
+    return Kernels(compiled[0].address, compiled[1].ctypes, compiled[2].ctypes, compiled)

@@ -1,0 +1,152 @@
+"""Where tensors are, asked for many at once from compiled code.
+
+Torch's stable C interface is asked, which C++ programs compiled by ``torch.compile`` use too; from Python a question costs
+ten times as much, and more after a backward pass, when its objects have left the caches.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halfstep.optim.kernels.compiling import c_function, hash_of, inner
+from halfstep.optim.kernels.storage import address_of, ask, call_for_word, fetch, get, load, put, record_at
+from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, TENSOR_RECORD, WATCHED_RECORD
+
+_SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
+_HASH = hash_of(*_SOURCES)
+
+
+@inner
+def _is_at(look, handle, expected):
+    """Return whether a tensor's memory is where it is expected."""
+    code = ask(get(LOOK_RECORD, look, "data_ptr"), handle, address_of(LOOK_RECORD, look, "answer"))
+    return code == 0 and get(LOOK_RECORD, look, "answer") == expected
+
+
+@inner
+def _contiguous_elements(look, handle):
+    """Return a tensor's number of elements, or -1 where it is not contiguous."""
+    answer = address_of(LOOK_RECORD, look, "answer")
+    code = ask(get(LOOK_RECORD, look, "dim"), handle, answer)
+    dims = get(LOOK_RECORD, look, "answer")
+    code |= ask(get(LOOK_RECORD, look, "sizes"), handle, answer)
+    sizes = get(LOOK_RECORD, look, "answer")
+    code |= ask(get(LOOK_RECORD, look, "strides"), handle, answer)
+    strides = get(LOOK_RECORD, look, "answer")
+    if code != 0:
+        return -1
+    elements = 1
+    for k in range(dims - 1, -1, -1):
+        size = load(np.int64, sizes, k)
+        if size != 1 and load(np.int64, strides, k) != elements:
+            return -1
+        elements *= size
+    return elements
+
+
+@inner
+def _is_kind(look, handle):
+    """Return whether a tensor is strided and of the dtype that is expected."""
+    answer = address_of(LOOK_RECORD, look, "answer")
+    put(LOOK_RECORD, look, "answer", 0)
+    code = ask(get(LOOK_RECORD, look, "layout"), handle, answer)
+    layout = get(LOOK_RECORD, look, "answer")
+    code |= ask(get(LOOK_RECORD, look, "dtype"), handle, answer)
+    return (
+        code == 0
+        and layout == get(LOOK_RECORD, look, "expected_layout")
+        and get(LOOK_RECORD, look, "answer") == get(LOOK_RECORD, look, "expected_dtype")
+    )
+
+
+@inner
+def _fetch_tensor(handle):
+    """Ask for the lines of memory in which torch keeps a tensor's form and place."""
+    itself = load(np.int64, handle, 0)
+    for line in range(4):
+        fetch(itself + 64 * line)
+
+
+def _check_places(look):
+    """Write to ``result`` whether all weights and moments are where the table says; weights must be contiguous."""
+    put(LOOK_RECORD, look, "result", 0)
+    for k in range(get(LOOK_RECORD, look, "count")):  # out of the caches, waits would follow one another
+        watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
+        _fetch_tensor(get(WATCHED_RECORD, watched, "param"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "exp_avg"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "exp_avg_sq"))
+        _fetch_tensor(get(WATCHED_RECORD, watched, "step"))
+    for k in range(get(LOOK_RECORD, look, "count")):
+        tensor = record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k)
+        watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
+        param = get(WATCHED_RECORD, watched, "param")
+        if not (
+            _is_at(look, param, get(TENSOR_RECORD, tensor, "param"))
+            and _is_at(look, get(WATCHED_RECORD, watched, "exp_avg"), get(TENSOR_RECORD, tensor, "exp_avg"))
+            and _is_at(
+                look, get(WATCHED_RECORD, watched, "exp_avg_sq"), get(TENSOR_RECORD, tensor, "exp_avg_sq")
+            )
+            and _is_at(look, get(WATCHED_RECORD, watched, "step"), get(TENSOR_RECORD, tensor, "step"))
+            and _contiguous_elements(look, param) == get(WATCHED_RECORD, watched, "elements")
+        ):
+            return
+    put(LOOK_RECORD, look, "result", 1)
+
+
+def _find_gradients(look):
+    """Write the addresses of all gradients, 0 where there is none; ``result`` becomes 0 if one is not as its weight."""
+    answer = address_of(LOOK_RECORD, look, "answer")
+    put(LOOK_RECORD, look, "result", 0)
+    put(LOOK_RECORD, look, "missing", 0)
+    for k in range(get(LOOK_RECORD, look, "count")):
+        tensor = record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k)
+        watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
+        itself = load(np.int64, get(WATCHED_RECORD, watched, "param"), 0)
+        grad = call_for_word(get(LOOK_RECORD, look, "grad"), (itself,))
+        put(LOOK_RECORD, look, "answer", 0)
+        if ask(get(LOOK_RECORD, look, "is_defined"), grad, answer) != 0:
+            return
+        if get(LOOK_RECORD, look, "answer") == 0:
+            put(LOOK_RECORD, look, "missing", get(LOOK_RECORD, look, "missing") + 1)
+            put(TENSOR_RECORD, tensor, "grad", 0)
+            continue
+        if (
+            not _is_kind(look, grad)
+            or _contiguous_elements(look, grad) != get(WATCHED_RECORD, watched, "elements")
+            or ask(get(LOOK_RECORD, look, "data_ptr"), grad, answer) != 0
+        ):
+            return
+        put(TENSOR_RECORD, tensor, "grad", get(LOOK_RECORD, look, "answer"))
+    put(LOOK_RECORD, look, "result", 1)
+
+
+def _check_contents(contents):
+    """Write to ``result`` whether dictionaries and lists hold what they held."""
+    put(CONTENTS_RECORD, contents, "result", 0)
+    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
+        item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
+        fetch(get(ITEM_RECORD, item, "container") + 32)
+    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
+        item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
+        place = (get(ITEM_RECORD, item, "container"), get(ITEM_RECORD, item, "key"))
+        if call_for_word(get(ITEM_RECORD, item, "getter"), place) != get(ITEM_RECORD, item, "value"):
+            return
+    values, held = address_of(CONTENTS_RECORD, contents, "held"), get(CONTENTS_RECORD, contents, "values")
+    position = address_of(CONTENTS_RECORD, contents, "position")
+    put(CONTENTS_RECORD, contents, "position", 0)
+    arguments = (get(CONTENTS_RECORD, contents, "mapping"), position, np.int64(0), values)
+    for k in range(get(CONTENTS_RECORD, contents, "value_count")):
+        if call_for_word(get(CONTENTS_RECORD, contents, "next"), arguments) & 0xFFFFFFFF == 0:  # an int
+            return
+        if get(CONTENTS_RECORD, contents, "held") != load(np.int64, held, k):
+            return
+    put(CONTENTS_RECORD, contents, "result", 1)
+
+
+@cache
+def functions() -> tuple[Any, Any, Any]:
+    """Return the three C functions, compiled or taken from the disk."""
+    found = [c_function(function, _HASH) for function in (_check_places, _find_gradients, _check_contents)]
+    return found[0], found[1], found[2]
