@@ -47,7 +47,7 @@ def made_up_report(
         uncertainty=(row("deflated_sharpe", 0.31, "ratio"), row("pbo", 0.45, "ratio")),
         remarks=(("optimizers", "adam_mini - adamw: +0.00020 (95 % -0.00219 … +0.00259), 5 seeds; within ±1 % (±0.00400): shown, p = 0.0058."),),
         assumptions=("A decision at the close of a bar is executed at the open of the next one.", "Commission < 5 USD & no swap."),
-        limits=("One month says little about the next.",), versions=(("halfstep", "0.1"), ("numpy", "2.0"), ("command", "halfstep run")),
+        limits=("One month says little about the next.",), versions=(("halfstep", "0.1"), ("numpy", "2.0"), ("system", "Linux-6.1.0-with-a-name-longer-than-a-phone-is-wide-x86_64-with-glibc2.36"), ("command", "halfstep run")),
         tables=tuple(table(kind, frames[kind.key]) for kind in content.TABLES if kind.key in frames),
     )  # fmt: skip
 
@@ -138,8 +138,8 @@ def _frames(
         for feature in ("atr", "body") for h in range(1, 25)
     ])  # fmt: skip
     yield "forecast", pl.DataFrame([
-        {"feature": feature, "mse": 1.1, "last_value": 1.9, "window_mean": 1.5, "same_hour": 1.6, "skill": skill, "low": skill - 0.05, "high": skill + 0.05, "signs": 0.52, "signs_low": 0.4, "signs_high": 0.64, "origins": 60}
-        for feature, skill in (("atr", 0.43), ("body", -0.01))
+        {"feature": feature, "mse": 11.1, "last_value": 21.9, "window_mean": 11.5, "same_hour": 21.6, "skill": skill, "low": skill - 0.05, "high": skill + 0.05, "signs": 0.52, "signs_low": 0.4, "signs_high": 0.64, "origins": 60}
+        for feature, skill in (("relative_volume", 0.43), ("body", -0.01))
     ])  # fmt: skip
 
 

@@ -41,8 +41,10 @@ def test_contexts_are_encoded_once(market: Market, tmp_path: Path, monkeypatch: 
     for folder, others in ((first, ()), (second, (first,)), (None, (first,))):
         found = contexts_of(encoder, market, folder, *others)
         assert torch.equal(found.rows, fresh.rows)
-        assert found.rows.is_contiguous()  # the layout decides how sums round
-        assert fresh.rows.is_contiguous()
+        assert found.rows.is_contiguous()
+        # Sums over rows that lie elsewhere than torch puts them round otherwise: read from the mapped file, a
+        # continued run once gave other trajectories in the last digit.
+        assert found.rows.data_ptr() % 64 == fresh.rows.data_ptr() % 64 == 0
         assert (found.first, found.encoder_hash) == (fresh.first, fresh.encoder_hash)
     assert made == [1]
     assert not second.exists()  # what an earlier program has is not written again
