@@ -63,6 +63,8 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "oracle": {"objective": "oracle"},
 }
 RULES = AccountRules(close_at_end=True)
+LEVEL_FLOOR = 0.05
+SIZES = preset("default", level_floor=LEVEL_FLOOR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +95,13 @@ def field(
         settled=features.settled, data_hash=bars.hash,
     )  # fmt: skip
     encoder = train_encoder(
-        preset("default"), encoder_data, EncoderTraining(epochs=given.epochs), optimizer="adam_mini",
+        SIZES, encoder_data, EncoderTraining(epochs=given.epochs), optimizer="adam_mini",
         optimizer_settings=OptimizerSettings(), seed=1, folder=folder / "encoder",
     ).encoder  # fmt: skip
     header = StoreHeader.of(bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=0.99)
     store = EpisodeStore.create(folder / "store", header, bars)
     research(
-        table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap), store=store, round_number=0, span=spans["train"],
+        table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap, LEVEL_FLOOR), store=store, round_number=0, span=spans["train"],
         settings=ResearchSettings(passes=given.passes, group=given.passes), seed=1,
     )  # fmt: skip
     contexts = encode_contexts(encoder, values, spans["train"][0], settled=features.settled)
@@ -131,7 +133,7 @@ def one(place: Field, name: str, seed: int, given: argparse.Namespace, folder: P
     )
     began = time.process_time()
     result = study(
-        preset("default"), place.data, settings, optimizer="adam_mini", optimizer_settings=OptimizerSettings(),
+        SIZES, place.data, settings, optimizer="adam_mini", optimizer_settings=OptimizerSettings(),
         seed=seed, folder=folder,
     )  # fmt: skip
     seconds = time.process_time() - began

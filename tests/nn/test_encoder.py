@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from halfstep.nn.build import build_encoder
 from halfstep.nn.config import EncoderConfig, ModelConfig
@@ -19,13 +20,14 @@ from .cases import KINDS, NAMES, WINDOW_KINDS, encoder_of, noise
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.pitfall("M9")
 def test_context_units_are_features(kind: str) -> None:
-    encoder = encoder_of(kind, **({"columns": None} if kind == "stnn" else {}))
+    columns = {"columns": None} if kind == "stnn" else {}
+    encoder = encoder_of(kind, **columns)
     latent = torch.arange(216.0).reshape(1, 24, 9)
     stats = InstanceStats(torch.zeros(1, 1, 9), torch.ones(1, 1, 9))
     context = encoder.to_context(EncoderOutput(latent, stats))
     assert context.shape == (1, 9, 26)
     assert context[0, 0, :24].tolist() == [9.0 * k for k in range(24)]  # one feature over time, not 0 … 23
-    encoder = encoder_of(kind, context_stats=False)
+    encoder = encoder_of(kind, context_stats=False, **columns)
     assert encoder.to_context(EncoderOutput(latent, stats)).shape == (1, 9, 24)
 
 
@@ -193,3 +195,34 @@ def test_building_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(encoder_of("attention", 4).embed.weight, a.embed.weight)
+
+
+def test_contexts_are_scaled_and_told_apart() -> None:
+    """Over the training span every number has mean signature and deviation 1; a constant one is not blown up."""
+    encoder = encoder_of("tpm_windowed")
+    rows = 5 + 0.01 * noise(300, 9, 26)
+    rows[:, 3, 7] = 2.0
+    encoder.fit_context(rows)
+    scaled = rows * encoder.context_scale + encoder.context_shift
+    signature = scaled.mean(dim=0)
+    assert_close(signature.abs(), torch.ones(9, 26), rtol=0, atol=1e-3)
+    assert len({tuple(row.tolist()) for row in signature.sign()}) == 9
+    deviation = scaled.std(dim=0, correction=0)
+    assert deviation[3, 7] == 0
+    deviation[3, 7] = 1
+    assert_close(deviation, torch.ones(9, 26), rtol=1e-3, atol=0)
+    again = encoder_of("tpm_windowed")
+    again.fit_context(rows)
+    assert again.context_shift.equal(encoder.context_shift)
+
+
+def test_context_scale_is_part_of_the_context() -> None:
+    encoder, values = encoder_of("tpm_windowed"), noise(400, 9)
+    raw = encoder.encode_table(values, 200, 400)
+    encoder.fit_context(raw)
+    assert_close(
+        encoder.encode_table(values, 200, 400),
+        raw * encoder.context_scale + encoder.context_shift,
+        rtol=1e-4,
+        atol=1e-4,
+    )

@@ -152,3 +152,12 @@ def test_folded_contexts_give_the_same_actions(name: str, order: str) -> None:
                 actor.act_folded(account, folded, k, drawn), plain, atol=1e-12, rtol=1e-9
             )
     assert not torch.allclose(actor.act_folded(account, folded, 0), actor.act_folded(account, folded, 1))
+
+
+def test_levels_have_a_floor() -> None:
+    """However far the raw action goes, targets and stops stay at or above the floor, volumes reach 0."""
+    config = preset("tiny", level_floor=0.05)
+    actor = build_actor(config, seed=1)
+    squashed = actor.head.squash(torch.full((6,), -40.0))
+    assert squashed.tolist() == pytest.approx([0, 0.05, 0.05, 0, 0.05, 0.05])
+    assert actor.head.squash(torch.full((6,), 40.0)).tolist() == pytest.approx([1, 1, 1, 1, 1, 1])

@@ -81,7 +81,7 @@ def test_state_is_halved_for_every_layer_kind() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_names_begin_as_documented(name: str) -> None:
     prefixes = {
-        "encoder": ("norm.", "cscm.", "short.", "input_attention.", "lstm.", "temporal_attention.", "decoder.", "head."),
+        "encoder": ("context_", "norm.", "cscm.", "short.", "input_attention.", "lstm.", "temporal_attention.", "decoder.", "head."),
         "actor": ("embed.", "stack.", "trunk.", "out."),
     }  # fmt: skip
     made = networks(name)

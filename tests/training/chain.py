@@ -26,6 +26,8 @@ from halfstep.training.study import StudyData, StudyResult, study
 from halfstep.training.windows import EncoderData
 
 RULES = AccountRules(close_at_end=True)
+LEVEL_FLOOR = 0.05
+SIZES = preset("default", level_floor=LEVEL_FLOOR)
 Span = tuple[int, int]
 
 
@@ -57,7 +59,7 @@ def chain(
     table = market_table(bars, traded, RULES, atr_points=atr_points(bars))
     values = torch.from_numpy(features.values)
     encoder = train_encoder(
-        preset("default"),
+        SIZES,
         EncoderData(
             values=values, names=features.names, train=train, validation=validation, settled=features.settled,
             data_hash=bars.hash,
@@ -70,7 +72,7 @@ def chain(
         bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=settings.discount
     )
     store = EpisodeStore.create(folder / "store", header, bars)
-    policy: Policy = NoisePolicy(RULES.lot_cap)
+    policy: Policy = NoisePolicy(RULES.lot_cap, LEVEL_FLOOR)
     result: StudyResult | None = None
     for number in range(rounds):
         research(
@@ -81,7 +83,7 @@ def chain(
             store=store, contexts=contexts, table=table, rules=RULES, train=train, validation=validation
         )
         result = study(
-            preset("default"), data, settings, optimizer="adam_mini", optimizer_settings=OptimizerSettings(),
+            SIZES, data, settings, optimizer="adam_mini", optimizer_settings=OptimizerSettings(),
             seed=seed, folder=folder / f"round-{number}",
             previous=None if number == 0 else folder / f"round-{number - 1}",
         )  # fmt: skip

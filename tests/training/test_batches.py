@@ -18,7 +18,7 @@ from halfstep.nn.config import (
     TpmStatefulConfig,
 )
 from halfstep.nn.presets import preset
-from halfstep.training import loop
+from halfstep.training import checkpoint
 from halfstep.training.batches import StreamBatches, WindowBatches, make_batches
 from halfstep.training.encoder import train_encoder
 from halfstep.training.policy import encode_contexts
@@ -142,7 +142,7 @@ def test_every_kind_trains_and_resumes_to_the_same_bytes(
         return {"loss": result.validation_loss, "updates": result.updates}
 
     unbroken = train("a")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # keep every update
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)  # keep every update
     for batches in (2, 4):
         with pytest.raises(KeyboardInterrupt):
             train("b", batches)

@@ -13,7 +13,7 @@ from halfstep.training.settings import StudySettings
 from .chain import RULES, chain, follow, profit
 
 SPANS = ((700, 4200), (4200, 4800), (4800, 6000))
-SETTINGS = StudySettings(updates=800, eval_every=200)
+SETTINGS = StudySettings(updates=1500, eval_every=300)
 
 
 def sign_of(bars: Bars, signal: Signal) -> np.ndarray:
@@ -28,9 +28,6 @@ def sign_of(bars: Bars, signal: Signal) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.pitfall("T21")
-@pytest.mark.xfail(
-    reason="the chain earns 0.15 to 0.4 of following the sign: experiments/results/study-choices.md"
-)
 @pytest.mark.parametrize("signal", ["volume", "range", "session"])
 def test_a_planted_edge_is_found(signal: Signal, tmp_path: Path) -> None:
     shares = []

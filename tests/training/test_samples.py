@@ -131,14 +131,14 @@ def test_sums_end_with_their_episode(short: World) -> None:
     assert one[0, 5][:3] == (6.0, 1, True)
     assert one[1, 5][:3] == (6.0, 1, False)
     assert one[0, 4][:3] == (5.0, 1, False)
-    plain = found(short, StudySettings(horizon=3, **weights))  # type: ignore[arg-type]
+    plain = found(short, StudySettings(target="n_step", horizon=3, **weights))  # type: ignore[arg-type]
     # without a bootstrap: ruin may cut a sum, the end of the span may not
     assert sorted(plain) == [(0, k) for k in range(6)] + [(1, k) for k in range(4)]
     assert plain[0, 4][:3] == (5 + 0.5 * 6, 2, True)
     assert plain[1, 3][:3] == (4 + 0.5 * 5 + 0.25 * 6, 3, False)
     to_go = found(short, StudySettings(target="return_to_go", **weights))  # type: ignore[arg-type]
     assert to_go[1, 3][0] == to_go[0, 3][0] == 4 + 0.5 * 5 + 0.25 * 6
-    cut = found(short, StudySettings(horizon=3, bootstrap=True, **weights))  # type: ignore[arg-type]
+    cut = found(short, StudySettings(target="n_step", horizon=3, bootstrap=True, **weights))  # type: ignore[arg-type]
     assert len(cut) == 12
     assert cut[1, 5][:3] == (6.0, 1, False)
     assert cut[1, 4][:3] == (5 + 0.5 * 6, 2, False)
@@ -146,7 +146,9 @@ def test_sums_end_with_their_episode(short: World) -> None:
 
 
 def test_the_state_after_the_sum_is_the_one_that_was_recorded(short: World) -> None:
-    settings = StudySettings(horizon=3, bootstrap=True, batch=12, reward_weights=(1.0, 0.0, 0.0))
+    settings = StudySettings(
+        target="n_step", horizon=3, bootstrap=True, batch=12, reward_weights=(1.0, 0.0, 0.0)
+    )
     batches = Batches(short.study_data, settings, seed=1)
     batch = batches.at(0)
     assert batch.after is not None

@@ -24,7 +24,8 @@ SETTINGS = StudySettings(updates=14, batch=32, eval_every=7)
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},
     "published": dict(PUBLISHED_STUDY),
-    "bootstrap": {"bootstrap": True},
+    "n_step": {"target": "n_step"},
+    "bootstrap": {"target": "n_step", "bootstrap": True},
     "td": {"target": "td"},
     "return_to_go": {"target": "return_to_go"},
     "awr": {"objective": "awr", "target": "value"},
@@ -243,7 +244,7 @@ def test_study_never_reads_the_test_span(world: World, tmp_path: Path, kind: str
 def test_settings_that_contradict_each_other_are_named() -> None:
     with pytest.raises(ValueError, match="bootstrap: true, but target is one_step"):
         StudySettings(target="one_step", bootstrap=True)
-    with pytest.raises(ValueError, match="target: 'n_step', with objective 'awr'"):
+    with pytest.raises(ValueError, match="target: 'one_step', with objective 'awr'"):
         StudySettings(objective="awr")
     with pytest.raises(ValueError, match="target: 'value', with objective 'guided'"):
         StudySettings(target="value")

@@ -88,7 +88,7 @@ def test_the_lesser_critic_counts_as_a_whole() -> None:
 def test_how_far_targets_look() -> None:
     assert reward_bars(StudySettings(target="one_step"), 500) == 1
     assert reward_bars(StudySettings(target="td"), 500) == 1
-    assert reward_bars(StudySettings(horizon=7), 500) == 7
+    assert reward_bars(StudySettings(target="n_step", horizon=7), 500) == 7
     assert reward_bars(StudySettings(target="return_to_go"), 500) == 500
     bars = reward_bars(StudySettings(target="return_to_go"), 6200)
     assert bars < 6200

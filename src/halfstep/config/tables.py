@@ -82,6 +82,12 @@ class ModelSettings:
     preset: Literal["tiny", "default", "reference"] = "default"
     """Named sizes of encoder, actor and critic: tiny (tests), default, or reference (the published ones, whose
     recurrent encoder needs 360 settled bars before the training span)."""
+    level_floor: float = 0.05
+    """Least fraction of a target or stop that a policy asks for (0.05 of 1,000 points are 50 points)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level_floor < 1:
+            raise ValueError(f"level_floor: {self.level_floor}, must lie in [0, 1).")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,12 +45,14 @@ class NoisePolicy:
 
     Args:
         lot_cap: largest volume, lots.
+        level_floor: least fraction of a target or stop.
     """
 
     hash = "noise"
 
-    def __init__(self, lot_cap: float) -> None:
-        self._high = np.array([lot_cap, 1, 1, lot_cap, 1, 1])
+    def __init__(self, lot_cap: float, level_floor: float = 0.0) -> None:
+        self._low = np.array(2 * (0.0, level_floor, level_floor))
+        self._range = np.array(2 * (lot_cap, 1.0, 1.0)) - self._low
 
     def prepare(self, first: int, last: int) -> None:
         """Nothing depends on the bars."""
@@ -64,7 +66,7 @@ class NoisePolicy:
     ) -> Float64[np.ndarray, "path 6"]:
         """Return the squashed, netted noise; no noise is flat."""
         raw = np.zeros((len(account), ACTION_SIZE)) if noise is None else noise.astype(np.float64)
-        return net_sides(self._high / (1 + np.exp(-raw)))
+        return net_sides(self._low + self._range / (1 + np.exp(-raw)))
 
 
 def net_sides(action: Float64[np.ndarray, "path 6"]) -> Float64[np.ndarray, "path 6"]:

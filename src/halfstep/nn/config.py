@@ -203,6 +203,9 @@ class PolicyConfig:
     """Activation of the dense layers."""
     lot_cap: float = 1.0
     """Largest volume an action can ask for, lots."""
+    level_floor: float = 0.0
+    """Least fraction of a target or stop. A broker refuses levels too near to the price, and trajectories hold hardly
+    any such order: a critic knows nothing of them, and an actor that follows it must not go there."""
     stack: StackConfig = field(
         default_factory=lambda: StackConfig(
             width=32, layers=3, heads=4, kv_heads=2, head_dim=16, layers_per_kv=3
@@ -218,6 +221,8 @@ class PolicyConfig:
             )
         if not self.lot_cap > 0:
             raise ValueError(f"lot_cap: {self.lot_cap}, must be above 0.")
+        if not 0 <= self.level_floor < 1:
+            raise ValueError(f"level_floor: {self.level_floor}, must lie in [0, 1).")
         activation(self.activation)
 
 

@@ -3,12 +3,18 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from halfstep.nn.config import EncoderConfig
 from halfstep.nn.normalise import ALL, Columns, InstanceStats, Normaliser, RevIN, RunningNorm
+
+LEAST_CONTEXT_DEVIATION = (
+    1e-3  # forecasts that differ less from bar to bar say nothing: they are not blown up
+)
+SIGNATURE_KEY = 20240616
 
 
 class EncoderOutput(NamedTuple):
@@ -30,20 +36,24 @@ class Encoder(nn.Module, ABC):
     Args:
         config: sizes.
         feature_names: names of the columns it reads, in order; carried with the weights.
+        columns: features that it forecasts.
     """
 
-    columns: Columns = ALL
-    """Features that the encoder forecasts."""
+    context_scale: Tensor
+    context_shift: Tensor
 
-    def __init__(self, config: EncoderConfig, feature_names: tuple[str, ...]) -> None:
+    def __init__(self, config: EncoderConfig, feature_names: tuple[str, ...], columns: Columns = ALL) -> None:
         super().__init__()
         if len(feature_names) != config.features:
             raise ValueError(f"feature_names: {len(feature_names)} names, must be {config.features}.")
-        self.config, self.feature_names = config, feature_names
+        self.config, self.feature_names, self.columns = config, feature_names, columns
         self.norm: Normaliser = RevIN(config.features)
         if config.norm != "revin":
             positions = config.bars if config.norm == "running_per_position" else None
             self.norm = RunningNorm(config.features, positions=positions)
+        shape = (len(torch.zeros(config.features)[columns]), config.context_width)
+        self.register_buffer("context_scale", torch.ones(shape))
+        self.register_buffer("context_shift", torch.zeros(shape))
 
     @property
     @abstractmethod
@@ -68,12 +78,30 @@ class Encoder(nn.Module, ABC):
         return None
 
     def to_context(self, output: EncoderOutput) -> Float[Tensor, "*batch token width"]:
-        """Return one token per forecast feature: its forecast over the horizon, then its level and volatility."""
+        """Return one token per forecast feature: its forecast over the horizon, then its level and volatility.
+
+        Each number is brought to the scale that `fit_context` found, and marked with its token's signature; before
+        that it is as it is.
+        """
         tokens = output.latent.transpose(-1, -2)
-        if not self.config.context_stats:
-            return tokens
-        described = self.norm.describe(output.stats)[..., self.columns, :]
-        return torch.cat([tokens, described.to(tokens.dtype)], dim=-1)
+        if self.config.context_stats:
+            described = self.norm.describe(output.stats)[..., self.columns, :]
+            tokens = torch.cat([tokens, described.to(tokens.dtype)], dim=-1)
+        return tokens * self.context_scale.to(tokens.dtype) + self.context_shift.to(tokens.dtype)
+
+    @torch.no_grad()
+    def fit_context(self, rows: Float[Tensor, "row token width"]) -> None:
+        """Set the scale of contexts from those of the training span, made before this was called.
+
+            c = (context - mean) / deviation + signature
+
+        Mean and deviation over the rows, for each number of each token; the signature is +1 or -1, fixed for each.
+        Forecasts of what can hardly be forecast are small numbers: without this, actor and critic learn from them
+        slowly. Attention does not know one token from another: the signature says which feature a token is.
+        """
+        mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0)
+        self.context_scale.copy_(1 / deviation.clamp_min(LEAST_CONTEXT_DEVIATION))
+        self.context_shift.copy_(signatures(*rows.shape[1:]) - mean * self.context_scale)
 
     def to_units(self, output: EncoderOutput) -> Float[Tensor, "*batch horizon column"]:
         """Return the forecast in the units of the features."""
@@ -139,3 +167,9 @@ class WindowEncoder(Encoder, ABC):
     ) -> Float[Tensor, "row token width"]:
         """Return the context of bars ``first`` to ``last - 1``."""
         return torch.cat([self.context(part) for part in self.windows(features, first, last).split(chunk)])
+
+
+def signatures(tokens: int, width: int) -> Float[Tensor, "token width"]:
+    """Return a fixed pattern of +1 and -1 for each token, the same on every machine."""
+    draws = np.random.Generator(np.random.Philox(SIGNATURE_KEY)).integers(0, 2, (tokens, width))
+    return torch.from_numpy(2.0 * draws - 1).float()

@@ -88,7 +88,8 @@ class Actor(ContextNetwork):
             hidden=config.hidden, depth=2, activation=config.activation,
         )  # fmt: skip
         self.config = config
-        self.head = GaussianHead(config.action * (0.0,), 2 * (config.lot_cap, 1.0, 1.0))
+        low = 2 * (0.0, config.level_floor, config.level_floor)
+        self.head = GaussianHead(low, 2 * (config.lot_cap, 1.0, 1.0))
         with torch.no_grad():
             self.out.weight.mul_(0.01)
 

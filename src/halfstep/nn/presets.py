@@ -14,7 +14,7 @@ from halfstep.nn.config import (
 PRESETS = ("tiny", "default", "reference")
 
 
-def preset(name: str, *, lot_cap: float = 1.0) -> ModelConfig:
+def preset(name: str, *, lot_cap: float = 1.0, level_floor: float = 0.0) -> ModelConfig:
     """Return the sizes called ``"tiny"`` (for tests), ``"default"`` or ``"reference"`` (the published ones).
 
     Variants are made with `dataclasses.replace`.
@@ -22,7 +22,7 @@ def preset(name: str, *, lot_cap: float = 1.0) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"preset: {name!r}, must be one of {', '.join(PRESETS)}.")
     sizes = {"tiny": _tiny, "default": ModelConfig, "reference": _reference}[name]()
-    return replace(sizes, policy=replace(sizes.policy, lot_cap=lot_cap))
+    return replace(sizes, policy=replace(sizes.policy, lot_cap=lot_cap, level_floor=level_floor))
 
 
 def _tiny() -> ModelConfig:

@@ -19,17 +19,16 @@ from halfstep.nn.config import StnnConfig
 from halfstep.nn.dense import Dense
 from halfstep.nn.encoder import WindowEncoder
 from halfstep.nn.head import linear_skip
+from halfstep.nn.normalise import ALL
 
 
 class Stnn(WindowEncoder):
     """Attention encoder and attention decoder; forecasts some of the features."""
 
     def __init__(self, config: StnnConfig, feature_names: tuple[str, ...]) -> None:
-        super().__init__(config, feature_names)
+        super().__init__(config, feature_names, ALL if config.columns is None else list(config.columns))
         self.horizon = config.horizon
-        outputs = config.features
-        if config.columns is not None:
-            self.columns, outputs = list(config.columns), len(config.columns)
+        outputs = config.features if config.columns is None else len(config.columns)
         width = config.stack.width
         self.embed = None if width == config.features else Dense(config.features, width)
         self.stack = AttentionStack(config.stack)

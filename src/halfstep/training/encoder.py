@@ -139,6 +139,7 @@ def train_encoder(
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
+    _fit_context(encoder, data)
     save_weights(
         encoder, folder / "models" / "encoder.safetensors", kind="encoder", facts=encoder_facts(data)
     )
@@ -220,6 +221,12 @@ def _set_reference(encoder: Encoder, data: EncoderData) -> None:
     encoder.norm.reference_mean.copy_(rows.mean(dim=0))
     deviation = rows.std(dim=0, correction=0)
     encoder.norm.reference_std.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+
+def _fit_context(encoder: Encoder, data: EncoderData) -> None:
+    """Scale contexts by those of the training span."""
+    first, last = (bar - data.settled for bar in data.train)
+    encoder.fit_context(encoder.encode_table(data.values[data.settled :], first, last))
 
 
 def _is_exhausted(curve: list[Point], patience: int) -> bool:

@@ -70,7 +70,7 @@ class StudySettings:
     """Steps per update."""
     sampling: Literal["uniform", "return_weighted"] = "uniform"
     """How steps are drawn: each once per epoch, or episodes with greater returns more often (published)."""
-    target: Literal["one_step", "n_step", "td", "return_to_go", "value"] = "n_step"
+    target: Literal["one_step", "n_step", "td", "return_to_go", "value"] = "one_step"
     """What the critic learns: the next reward (published), the rewards of ``horizon`` bars, the next reward and the
     value of what the actor does then, all rewards to the episode's end, or the next reward and the state's value
     (only for, and needed by, objective awr)."""

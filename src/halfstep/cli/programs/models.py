@@ -21,6 +21,7 @@ from halfstep import files
 from halfstep.cli.programs.market import Market
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError, MissingInputError
+from halfstep.experience.policy import NoisePolicy
 from halfstep.nn.build import build_actor, build_critic, build_encoder
 from halfstep.nn.checkpoint import load_weights
 from halfstep.nn.config import ModelConfig
@@ -37,7 +38,7 @@ CONTEXT_FORMAT = "halfstep-contexts/1"
 
 def model_config(config: Config) -> ModelConfig:
     """Return the sizes of the networks."""
-    return preset(config.model.preset, lot_cap=config.broker.lot_cap)
+    return preset(config.model.preset, lot_cap=config.broker.lot_cap, level_floor=config.model.level_floor)
 
 
 def check_optimizer(config: Config) -> None:
@@ -50,6 +51,11 @@ def check_optimizer(config: Config) -> None:
         raise ConfigError(
             f"run.optimizer: {config.run.optimizer!r}, must be one of {', '.join(optimizer_names())}."
         )
+
+
+def noise_policy(config: Config) -> NoisePolicy:
+    """Return what collects the first trajectories, within the bounds of the actor."""
+    return NoisePolicy(config.broker.lot_cap, config.model.level_floor)
 
 
 def encoder_data(market: Market) -> EncoderData:

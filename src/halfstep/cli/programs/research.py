@@ -13,11 +13,18 @@ from halfstep.cli.inputs import ResearchInputs
 from halfstep.cli.programs.episodes import begin_store, next_number
 from halfstep.cli.programs.estimates import research_steps
 from halfstep.cli.programs.market import Market
-from halfstep.cli.programs.models import contexts_of, load_actor, load_encoder, model_file, needed_model
+from halfstep.cli.programs.models import (
+    contexts_of,
+    load_actor,
+    load_encoder,
+    model_file,
+    needed_model,
+    noise_policy,
+)
 from halfstep.cli.programs.processes import Task, failed_tasks, run_side_by_side
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
-from halfstep.experience.policy import NoisePolicy, Policy
+from halfstep.experience.policy import Policy
 from halfstep.experience.research import ResearchReport, ResearchTask, collect_group, report_round, unfinished
 from halfstep.experience.store import EpisodeStore
 from halfstep.experience.tally import ELEMENTS, SIDES, Tally
@@ -117,7 +124,7 @@ def _folders(inputs: ResearchInputs) -> tuple[Path, Path] | None:
 
 def _open(request: Request[ResearchInputs], market: Market) -> _Opened | None:
     round_task(
-        request.config, market, NoisePolicy(market.rules.lot_cap), _round(request.inputs)
+        request.config, market, noise_policy(request.config), _round(request.inputs)
     )  # raises what is wrong
     folders = _folders(request.inputs)
     if folders is None:
@@ -155,7 +162,7 @@ def _plan(job: Job[ResearchInputs]) -> list[Step]:
 def _work(job: Job[ResearchInputs]) -> Outcome:
     opened: _Opened | None = job.opened
     folder = job.folder.path
-    policy: Policy = NoisePolicy(job.market.rules.lot_cap)
+    policy: Policy = noise_policy(job.config)
     if opened is not None:
         policy = NeuralPolicy(opened.actor, contexts_of(opened.encoder, job.market, folder, opened.folder))
     report = collect_round(

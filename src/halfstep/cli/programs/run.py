@@ -27,6 +27,7 @@ from halfstep.cli.programs.data_baselines import clone_policy
 from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.models import noise_policy
 from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import failed_tasks
 from halfstep.cli.programs.report import page_of, summary_tables, write_report
@@ -37,7 +38,6 @@ from halfstep.cli.programs.summary import Costs, summarise
 from halfstep.cli.programs.timing import memory_figures, step_times
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
-from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.write import write_bars
 from halfstep.progress import Progress
@@ -86,7 +86,7 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
         The folder of the last round, whose store holds all.
     """
     newest = folder / "20-research-r0"
-    collect_round(config, market, newest, progress, policy=NoisePolicy(market.rules.lot_cap))
+    collect_round(config, market, newest, progress, policy=noise_policy(config))
     if config.run.rounds > 1:
         optimizer, seed = config.run.optimizer, config.run.seed
         pilot = folder / "10-pilot-encoder"
