@@ -271,7 +271,16 @@ def shown(found: Comparison) -> tuple[RenderableType, ...]:
     """Return the table and the sentences for people."""
     settings = found.config.compare
     table = Table(title=f"{settings.seeds} seeds on the same work; interquartile means, 95 % over seeds")
-    headings = ["optimizer", "validation loss", "state bytes", "formula", "peak resident", "step ms", "arm s"]
+    headings = [
+        "optimizer",
+        "validation loss",
+        "state bytes",
+        "says",
+        "formula",
+        "peak resident",
+        "step ms",
+        "arm s",
+    ]
     if settings.scope == "chain":
         headings.insert(2, "log growth of the test")
     for heading in headings:
@@ -282,9 +291,8 @@ def shown(found: Comparison) -> tuple[RenderableType, ...]:
     lines += [f"{name}: {memory.implementation}" for name, memory in found.memory.items()]
     lines += [f"{name}: {memory.complaint}." for name, memory in found.memory.items() if memory.complaint]
     lines += list(found.sweep.remarks) if found.sweep else []
-    for name, said in verdicts(found).items():
+    for said in verdicts(found).values():
         lines += [f"{figure.replace('_', ' ')}: {sentence}" for figure, sentence in said.items()]
-        del name
     if settings.scope == "chain":
         lines.append(f"{ONE_MONTH} It has been opened {found.openings} times.")
     lines += [
@@ -302,6 +310,7 @@ def _cells(found: Comparison, name: str) -> list[str]:
         name,
         _with_interval(figures(records, "validation_loss"), config, "{:.5f}"),
         f"{memory.state:,}",
+        "--" if memory.says is None else f"{memory.says:,}",
         "--" if memory.formula is None else f"{memory.formula:,}",
         f"{memory.peak_resident / 1e6:,.0f} MB",
         "{:.2f} ({:.2f} … {:.2f})".format(*found.step_ms[name]),
