@@ -14,7 +14,7 @@ from halfstep.market.write import write_bars
 
 TUTORIAL = (Path(__file__).resolve().parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ halfstep (.*)$", TUTORIAL, re.M)
-TRAINING = ("run", "study-encoder", "research", "study", "compare")
+TRAINING = ("run", "study-encoder", "research", "study", "test", "compare")
 
 
 @pytest.mark.slow
@@ -26,8 +26,6 @@ def test_the_tutorial_word_for_word(tmp_path: Path) -> None:
         words = command.split()
         if words[0] in TRAINING:
             words += ["--recipe", "smoke"]  # seconds instead of minutes; everything else as it stands
-        if words[0] == "compare":
-            words += ["--few-seeds"]
         done = subprocess.run(
             [sys.executable, "-m", "halfstep", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600,
             check=False, env={**os.environ, "PYTHONPATH": str(Path(halfstep.__file__).parents[1])},
