@@ -159,8 +159,8 @@ def random_band(
 
     The gaps between the positions are redrawn uniformly with the same total. A position asks at every bar of its
     planned time, as a policy does, so its stop trails; once closed by a level it is not opened again. Where no gap
-    lies before a position of the same side, the earlier one ends a bar early, or, if both last one bar, the side is
-    the other one: otherwise the two would be one.
+    lies before a position of the same side, the later one begins a bar late, or, if it lasts one bar, its side is the
+    other one: otherwise the two would be one.
     """
     random = generator(seed, "random baseline")
     rules = replace(rules, delay_bars=0)  # when a random decision is executed does not matter

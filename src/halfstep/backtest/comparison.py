@@ -68,7 +68,7 @@ def seed_row_table(seeds: Sequence[SeedRun], resampling: Resampling) -> Table:
         low, high = s.seed_interval(values, draws=resampling.draws // 10, seed=resampling.seed)
         records.append(
             {
-                "key": first.key, "label": first.label, "seeds": len(values), "mean": s.interquartile_mean(values),
+                "key": first.key, "label": first.label, "unit": first.unit, "seeds": len(values), "mean": s.interquartile_mean(values),
                 "low": low if len(values) > 1 else None, "high": high if len(values) > 1 else None,
                 "least": float(values.min()), "greatest": float(values.max()),
             }

@@ -209,12 +209,13 @@ SEEDS = TableKind(key="seeds", caption="Each seed on the test span", form="page"
 SEED_ROWS = TableKind(key="seed_rows", caption="Each row over the seeds", form="page", columns=_columns("""
     key: Key: text
     label: Row: text
+    unit: Unit: text
     seeds: Seeds with a value: count
-    mean: Interquartile mean: ratio
-    low: 95 % from: ratio
-    high: to: ratio
-    least: Least: ratio
-    greatest: Greatest: ratio
+    mean: Interquartile mean: row
+    low: 95 % from: row
+    high: to: row
+    least: Least: row
+    greatest: Greatest: row
     """))  # fmt: skip
 OPTIMIZERS = TableKind(key="optimizers", caption="Same seeds, batches, schedule and trajectories; only the optimizer differs", form="page", is_transposed=True, columns=_columns("""
     optimizer: Optimizer: text
@@ -231,23 +232,23 @@ OPTIMIZERS = TableKind(key="optimizers", caption="Same seeds, batches, schedule 
     seconds: Total time, mean: seconds
     updates_to_best: Updates to the best validation loss, mean: ratio
     loss: Validation loss, interquartile mean: error
-    loss_low: 95 % from: error
-    loss_high: to: error
+    loss_low: Validation loss, 95 % from: error
+    loss_high: Validation loss, 95 % to: error
     loss_difference: Loss, paired difference to AdamW: error
-    loss_difference_low: 95 % from: error
-    loss_difference_high: to: error
-    loss_margin: Equivalence margin: error
+    loss_difference_low: Loss difference, 95 % from: error
+    loss_difference_high: Loss difference, 95 % to: error
+    loss_margin: Loss, equivalence margin: error
     loss_verdict: Verdict on the loss: text
     net: Test net profit, interquartile mean: money
-    net_low: 95 % from: money
-    net_high: to: money
+    net_low: Test net profit, 95 % from: money
+    net_high: Test net profit, 95 % to: money
     growth: Test log growth, interquartile mean: skill
-    growth_low: 95 % from: skill
-    growth_high: to: skill
+    growth_low: Test log growth, 95 % from: skill
+    growth_high: Test log growth, 95 % to: skill
     growth_difference: Log growth, paired difference to AdamW: skill
-    growth_difference_low: 95 % from: skill
-    growth_difference_high: to: skill
-    growth_margin: Equivalence margin: skill
+    growth_difference_low: Log growth difference, 95 % from: skill
+    growth_difference_high: Log growth difference, 95 % to: skill
+    growth_margin: Log growth, equivalence margin: skill
     growth_verdict: Verdict on the log growth: text
     seeds: Seeds: count
     """))  # fmt: skip

@@ -27,8 +27,9 @@ UNDEFINED = "--"
 
 Unit = Literal[
     "money", "share", "ratio", "growth", "count", "seconds", "time", "lots", "price", "points", "bytes", "ms",
-    "error", "skill", "text", "flag",
+    "error", "skill", "text", "flag", "row",
 ]  # fmt: skip
+"""What a number is; ``row`` in a table: what the row's own column ``unit`` says."""
 Form = Literal["page", "list", "long", "curve"]
 
 
@@ -103,8 +104,12 @@ class Table:
     def texts(self) -> list[tuple[str, ...]]:
         """Return the cells as the page shows them, row by row."""
         units = [column.unit for column in self.kind.columns]
+        at = self.frame.columns.index("unit") if "row" in units else 0
         return [
-            tuple(text_of(value, unit) for value, unit in zip(row, units, strict=True))
+            tuple(
+                text_of(value, unit if unit != "row" else _averaged(row[at]))
+                for value, unit in zip(row, units, strict=True)
+            )
             for row in self.frame.iter_rows()
         ]
 
@@ -160,6 +165,11 @@ def percent(value: float | None) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """Return a plain number."""
     return UNDEFINED if value is None or not math.isfinite(value) else _grouped(value, digits)
+
+
+def _averaged(unit: Unit) -> Unit:
+    """Return how a mean over counts is shown: it need not be whole."""
+    return "ratio" if unit == "count" else unit
 
 
 def _grouped(value: float | int, digits: int) -> str:
