@@ -1,0 +1,145 @@
+"""Write the figures of README.md and docs/benchmarks.md from the result files, between their marks.
+
+    .venv/bin/python scripts/figures.py            write
+    .venv/bin/python scripts/figures.py --check    say what differs; exit status 1
+
+A block stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("README.md", "docs/benchmarks.md")
+
+
+def result(path: str) -> dict[str, Any]:
+    """Return a result file."""
+    found: dict[str, Any] = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    return found
+
+
+def rows(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """Return a table; every column but the first is right-aligned."""
+    bars = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    return "\n".join([*bars, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def interval(record: dict[str, Any], name: str, form: str) -> str:
+    """Return a figure with its interval."""
+    return f"{record[name]:{form}} ({record[f'{name}_low']:{form}} … {record[f'{name}_high']:{form}})"
+
+
+def quick() -> str:
+    """Return the table of the quick run and the report's verdict."""
+    found = result("experiments/results/quick.json")
+    names = {"sgd": "SGD, momentum", "adamw": "AdamW", "adam_mini": "Adam-mini"}
+    arms = [found["optimizers"][name] for name in names]
+
+    def difference(arm: dict[str, Any]) -> str:
+        return "" if arm["loss_difference"] is None else interval(arm, "loss_difference", "+.5f")
+
+    lines = [
+        ("optimizer state, measured bytes (encoder, actor, critic)", *(f"{a['state_bytes']:,}" for a in arms)),
+        ("validation loss of the encoder, interquartile mean (95 %)", *(interval(a, "loss", ".4f") for a in arms)),
+        ("paired difference to AdamW (95 %)", *map(difference, arms)),
+        ("net profit of the test month, deposit 10,000 (95 %)", *(interval(a, "net", ",.0f") for a in arms)),
+    ]
+    return rows(("", *names.values()), lines) + f"\n\nThe report's verdict: \"{found['verdict']}\""
+
+
+def step() -> str:
+    """Return the sentence about the speed of a step."""
+    ratio = {
+        row["parameters"]: row["ratio"]["AdamW fused"]
+        for row in result("benchmarks/results/step.json")["rows"]
+        if row["setting"] == "alone"
+    }
+    small, middle, large = sorted(ratio)[:3]
+    return (
+        f"Against `torch.optim.AdamW(fused=True)` on the same tensors a step is {ratio[small]:.1f} times as fast for a model of "
+        f"{small / 1e3:.0f} thousand parameters, {ratio[middle]:.1f} times for {middle / 1e6:.1f} million, {ratio[large]:.1f} times for "
+        f"{large / 1e6:.0f} million (where memory is the limit)."
+    )
+
+
+def step_table() -> str:
+    """Return the ratios of a step."""
+    lines = [
+        (
+            row["work"], row["setting"],
+            *(f"{row['ratio'][name]:.2f}" if name in row["ratio"] else "--" for name in STEP_RIVALS),
+        )
+        for row in result("benchmarks/results/step.json")["rows"]
+    ]  # fmt: skip
+    return rows(("work", "setting", *STEP_RIVALS), lines)
+
+
+STEP_RIVALS = ("AdamW fused", "AdamW foreach", "adam-mini")
+
+
+def market() -> str:
+    """Return the figures of the market floor."""
+    found = result("benchmarks/results/market.json")
+    lines = [(row["what"], f"{row['value']:.2f}", f"{found['aims'][row['what']]:g}") for row in found["rows"] if row["what"] in found["aims"]]
+    return rows(("what", "found", "at most"), lines)
+
+
+def research() -> str:
+    """Return decisions per second."""
+    found = result("benchmarks/results/research.json")
+    lines = [(name, f"{value:,.0f}") for name, value in found["decisions_per_second"].items()]
+    lines += [
+        (f"whole round: {name}", f"{whole['decisions'] / whole['seconds']:,.0f}") for name, whole in found["whole"].items()
+    ]
+    return rows(("work", "decisions/s"), lines)
+
+
+def study() -> str:
+    """Return training rates of one core."""
+    found = result("benchmarks/results/study.json")
+    return rows(("work", "samples/s"), [(k, f"{v:,.0f}") for k, v in found["samples_per_second"].items()])
+
+
+def report() -> str:
+    """Return seconds of the report's parts."""
+    lines = [
+        (row["work"], f"{row['seconds']:.3f}", "--" if row["aim"] is None else f"{row['aim']:g}")
+        for row in result("benchmarks/results/report.json")["rows"]
+    ]
+    return rows(("work", "seconds", "at most"), lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "quick": quick, "step": step, "step table": step_table, "market": market, "research": research,
+    "study": study, "report": report,
+}  # fmt: skip
+
+
+def main() -> int:
+    """Write or check every block."""
+    check = "--check" in sys.argv[1:]
+    differing = []
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+
+        def block(match: re.Match[str]) -> str:
+            return f"<!-- figures: {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- end -->"
+
+        after = re.sub(r"<!-- figures: ([\w ]+) -->\n.*?<!-- end -->", block, before, flags=re.DOTALL)
+        if after != before:
+            differing.append(name)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    if differing:
+        print(f"{'differ from' if check else 'written from'} the result files: {', '.join(differing)}")
+    return 1 if check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
