@@ -44,12 +44,18 @@ def quick() -> str:
         return "" if arm["loss_difference"] is None else interval(arm, "loss_difference", "+.5f")
 
     lines = [
-        ("optimizer state, measured bytes (encoder, actor, critic)", *(f"{a['state_bytes']:,}" for a in arms)),
-        ("validation loss of the encoder, interquartile mean (95 %)", *(interval(a, "loss", ".4f") for a in arms)),
+        (
+            "optimizer state, measured bytes (encoder, actor, critic)",
+            *(f"{a['state_bytes']:,}" for a in arms),
+        ),
+        (
+            "validation loss of the encoder, interquartile mean (95 %)",
+            *(interval(a, "loss", ".4f") for a in arms),
+        ),
         ("paired difference to AdamW (95 %)", *map(difference, arms)),
         ("net profit of the test month, deposit 10,000 (95 %)", *(interval(a, "net", ",.0f") for a in arms)),
     ]
-    return rows(("", *names.values()), lines) + f"\n\nThe report's verdict: \"{found['verdict']}\""
+    return rows(("", *names.values()), lines) + f'\n\nThe report\'s verdict: "{found["verdict"]}"'
 
 
 def step() -> str:
@@ -85,7 +91,11 @@ STEP_RIVALS = ("AdamW fused", "AdamW foreach", "adam-mini")
 def market() -> str:
     """Return the figures of the market floor."""
     found = result("benchmarks/results/market.json")
-    lines = [(row["what"], f"{row['value']:.2f}", f"{found['aims'][row['what']]:g}") for row in found["rows"] if row["what"] in found["aims"]]
+    lines = [
+        (row["what"], f"{row['value']:.2f}", f"{found['aims'][row['what']]:g}")
+        for row in found["rows"]
+        if row["what"] in found["aims"]
+    ]
     return rows(("what", "found", "at most"), lines)
 
 
@@ -94,7 +104,8 @@ def research() -> str:
     found = result("benchmarks/results/research.json")
     lines = [(name, f"{value:,.0f}") for name, value in found["decisions_per_second"].items()]
     lines += [
-        (f"whole round: {name}", f"{whole['decisions'] / whole['seconds']:,.0f}") for name, whole in found["whole"].items()
+        (f"whole round: {name}", f"{whole['decisions'] / whole['seconds']:,.0f}")
+        for name, whole in found["whole"].items()
     ]
     return rows(("work", "decisions/s"), lines)
 

@@ -153,7 +153,7 @@ def test_a_round_goes_on_from_the_networks_of_the_one_before(world: World, tmp_p
 
 def test_kept_weights_are_those_of_the_greatest_validation_growth(world: World, folder: Path) -> None:
     result = run(world, folder, replace(SETTINGS, updates=21))
-    assert [point["update"] for point in result.validation] == [7, 14, 21]
+    assert [point["update"] for point in result.validation] == [0, 7, 14, 21]
     assert result.log_growth == max(point["log_growth"] for point in result.validation)
 
 
@@ -163,8 +163,8 @@ def test_training_stops_when_validation_no_longer_improves(world: World, folder:
         world, folder, replace(SETTINGS, updates=100, eval_every=5, patience=2),
         optimizer_settings=OptimizerSettings(lr=1e-12),
     )  # fmt: skip
-    assert result.updates == 15
-    assert [point["update"] for point in result.validation] == [5, 10, 15]
+    assert result.updates == 10
+    assert [point["update"] for point in result.validation] == [0, 5, 10]
 
 
 @pytest.mark.pitfall("U12")
@@ -178,9 +178,7 @@ def test_standing_still_is_reported(world: World, folder: Path) -> None:
     text = " ".join(result.warnings)
     assert "actor: unchanged after training: embed.weight" in text
     assert "critics: unchanged after training" in text
-    assert (
-        "the actor does the same on 100.0% of the validation bars: it buys 0.0-0.1 and sells 0.0-0.1" in text
-    )
+    assert "no weights earned more on the validation span than those before training" in text
 
 
 def test_a_healthy_study_warns_of_nothing_unmoved(world: World, folder: Path) -> None:

@@ -123,6 +123,16 @@ def unmoved(module: nn.Module, before: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def kept_warning(point: ValidationPoint) -> list[str]:
+    """Return what is odd about the point that was kept: that it is the first one, or an actor that does the same always."""
+    if point["update"] == 0:
+        return [
+            "no weights earned more on the validation span than those before training: they are kept, and a fresh actor "
+            "does nothing"
+        ]
+    return sameness_warning(point)
+
+
 def sameness_warning(point: ValidationPoint) -> list[str]:
     """Return a sentence if the actor asks for the same volumes on nearly all bars."""
     counts = np.array(point["histogram"])

@@ -36,7 +36,7 @@ from halfstep.training.selection import (
     ValidationPoint,
     best_of,
     is_exhausted,
-    sameness_warning,
+    kept_warning,
     unmoved,
 )
 from halfstep.training.settings import OptimizerSettings, StudySettings
@@ -107,6 +107,9 @@ def study(
     }  # fmt: skip
     if "learners" in state:
         trainer.load_state_dict(state)
+    if state["best"] is None:  # fresh networks do nothing: what earns less than that is not kept
+        state["validation"].append(validation.trade(networks.actor, 0))
+        state["best"] = _weights(networks)
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
     with checkpoint:  # an interrupt waits for a whole update
@@ -130,7 +133,7 @@ def study(
                 checkpoint.save(state | trainer.state_dict(), step=update + 1)
     progress.finish()
     kept = state["validation"][best_of(state["validation"])]
-    warnings = (*batches.warnings, *trainer.warnings(first_weights), *sameness_warning(kept))
+    warnings = (*batches.warnings, *trainer.warnings(first_weights), *kept_warning(kept))
     for name, module in networks.trained.items():
         module.load_state_dict(state["best"][name])
     save_networks(networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
