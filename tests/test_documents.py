@@ -95,11 +95,16 @@ def test_the_step_table_is_that_of_its_result_file() -> None:
 
 def test_figures_are_those_of_the_result_files() -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "figures.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts" / "figures.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_page_is_in_the_navigation() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r": ([\w-]+\.md)$", nav, re.M))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(
+        re.findall(r": ([\w-]+\.md)$", nav, re.M)
+    )
