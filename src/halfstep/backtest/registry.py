@@ -106,7 +106,7 @@ def sharpe_per_observation(returns: Float64[np.ndarray, " observation"]) -> floa
     """Return mean / deviation (ddof 1) of returns, not annualised; None without two returns or any deviation.
 
     >>> sharpe_per_observation(np.array([0.01, 0.03]))
-    1.414213562373095
+    1.4142135623730951
     """
     deviation = returns.std(ddof=1) if len(returns) > 1 else 0.0
     return float(returns.mean() / deviation) if deviation > 0 else None

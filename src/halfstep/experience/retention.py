@@ -17,7 +17,7 @@ def all_kept(source: npt.NDArray[np.uint8], max_episodes: int) -> Mask:
     """Keep every pass, losing ones too; beyond the bound the oldest go, signals never.
 
     >>> all_kept(np.array([3, 2, 0, 1, 0], np.uint8), 2).tolist()  # signal, scripted, policy, noise, policy
-    [True, False, False, False, True]
+    [True, True, False, False, False]
     """
     kept = np.ones(len(source), np.bool_)
     first = np.isin(source, [SOURCES.index(name) for name in _GO_FIRST])

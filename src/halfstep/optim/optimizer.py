@@ -81,8 +81,8 @@ class AdamMini(Optimizer):
         >>> optimizer = AdamMini.for_model(model, lr=1e-2)
         >>> model(torch.ones(1, 4)).sum().backward()
         >>> optimizer.step()
-        >>> optimizer.state_bytes()  # (8 + 2) + (2 + 2) numbers of 4 bytes, and two step counts
-        64
+        >>> optimizer.state_bytes()  # (8 + 2) + (2 + 2) numbers of 4 bytes; step counts are left out
+        56
     """
 
     _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves unscaling and skipping to `step`
