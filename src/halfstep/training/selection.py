@@ -123,9 +123,13 @@ def unmoved(module: nn.Module, before: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def kept_warning(point: ValidationPoint) -> list[str]:
-    """Return what is odd about the point that was kept: that it is the first one, or an actor that does the same always."""
-    if point["update"] == 0:
+def kept_warning(point: ValidationPoint, *, is_fresh: bool) -> list[str]:
+    """Return what is odd about the point that was kept: a fresh actor, or one that does the same always.
+
+    Args:
+        is_fresh: the weights before training were not those of an earlier round.
+    """
+    if point["update"] == 0 and is_fresh:
         return [
             "no weights earned more on the validation span than those before training: they are kept, and a fresh actor "
             "does nothing"

@@ -107,7 +107,7 @@ def study(
     }  # fmt: skip
     if "learners" in state:
         trainer.load_state_dict(state)
-    if state["best"] is None:  # fresh networks do nothing: what earns less than that is not kept
+    if state["best"] is None:  # what earns less than the first weights is not kept; fresh ones do nothing
         state["validation"].append(validation.trade(networks.actor, 0))
         state["best"] = _weights(networks)
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
@@ -133,7 +133,11 @@ def study(
                 checkpoint.save(state | trainer.state_dict(), step=update + 1)
     progress.finish()
     kept = state["validation"][best_of(state["validation"])]
-    warnings = (*batches.warnings, *trainer.warnings(first_weights), *kept_warning(kept))
+    warnings = (
+        *batches.warnings,
+        *trainer.warnings(first_weights),
+        *kept_warning(kept, is_fresh=previous is None),
+    )
     for name, module in networks.trained.items():
         module.load_state_dict(state["best"][name])
     save_networks(networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
