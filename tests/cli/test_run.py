@@ -20,7 +20,7 @@ from halfstep.cli.main import main
 from halfstep.training.policy import Contexts, encode_contexts
 
 SMALL = ("--recipe", "smoke", "--study.updates", "40", "--study.eval-every", "20")
-SMOKE = ("run", *SMALL, "--run.rounds", "2")
+SMOKE = ("run", *SMALL, "--run.rounds", "3")
 COMPARED = ("**/*.safetensors", "**/metrics.jsonl")
 
 
@@ -69,7 +69,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     folder, text = unbroken
     assert {path.name for path in folder.iterdir()} == {
-        "10-pilot-encoder", "15-pilot-study-r1", "20-research-r0", "20-research-r1", "50-arms", "60-cloning", "65-memory", "70-timing.json", "bars.parquet", "config.toml", "log.txt",
+        "10-pilot-encoder", "15-pilot-study-r1", "15-pilot-study-r2", "20-research-r0", "20-research-r1", "20-research-r2", "50-arms", "60-cloning", "65-memory", "70-timing.json", "bars.parquet", "config.toml", "log.txt",
         "manifest.json", "metrics.json", "metrics.jsonl", "report",
     }  # fmt: skip
     assert text.splitlines()[-1] == f"Report: {folder / 'report' / 'report.html'}"
@@ -77,7 +77,7 @@ def test_run_from_nothing(unbroken: tuple[Path, str]) -> None:
     assert manifest["status"] == "finished"
     assert len(manifest["data"]["hash"]) == 64
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    [research, _] = [line for line in lines if line["phase"] == "research"]
+    [research, _, _] = [line for line in lines if line["phase"] == "research"]
     assert sum(research["outcomes"].values()) == research["decisions"] > 10_000
     assert {"50-arms/adamw-s1", "50-arms/adam_mini-s2"} <= {line["where"] for line in lines}
     log = (folder / "log.txt").read_text()
@@ -154,11 +154,19 @@ def test_stages_one_by_one_equal_run(
     pilot = by_hand("study", "pilot", "--encoder", "encoder", "--episodes", first)
     names = tuple(f"models/{kind}.safetensors" for kind in ("encoder", "actor", "critic"))
     same_files(pilot, run / "15-pilot-study-r1", *names, "metrics.jsonl")
+    by_hand("research", "r1", "--actor", "pilot", "--previous", first)
+    same_files(tmp_path / "r1", run / "20-research-r1", "episodes/shard-r1-g0.safetensors", "metrics.jsonl")
+    second = ("--encoder", "encoder", "--episodes", "r1")
+    same_files(
+        by_hand("study", "pilot2", *second, "--previous", "pilot"), run / "15-pilot-study-r2", *names, "metrics.jsonl"
+    )  # fmt: skip
+    fresh = by_hand("study", "fresh", *second) / "models" / "critic.safetensors"
+    assert fresh.read_bytes() != (tmp_path / "pilot2" / "models" / "critic.safetensors").read_bytes()
 
     seed = ("--run.optimizer", "adamw", "--run.seed", "2")
     arm = run / "50-arms" / "adamw-s2"
     by_hand("study-encoder", "encoder2", *seed)
-    last = str(run / "20-research-r1")
+    last = str(run / "20-research-r2")
     study = by_hand("study", "study2", *seed, "--encoder", "encoder2", "--episodes", last)
     same_files(study, arm, *names)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("encoder2", "study2")]

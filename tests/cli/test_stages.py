@@ -1,6 +1,7 @@
 """Single stages, killed at any moment and continued, end with the bytes of an undisturbed one."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,11 +14,24 @@ import numpy as np
 import pytest
 
 TINY = ("--recipe", "smoke", "--data.made-up", "2000")
-VERBS: dict[str, tuple[str, ...]] = {
-    "study-encoder": ("--study-encoder.epochs", "2"),
-    "research": ("--research.passes", "6", "--research.group", "2", "--run.jobs", "1"),
-    "study": ("--study.updates", "12", "--study.eval-every", "6", "--encoder", "study-encoder", "--episodes", "research"),
+STUDY = (
+    "study",
+    "--study.updates",
+    "12",
+    "--study.eval-every",
+    "6",
+    "--encoder",
+    "study-encoder",
+    "--episodes",
+    "research",
+)
+STAGES: dict[str, tuple[str, ...]] = {
+    "study-encoder": ("study-encoder", "--study-encoder.epochs", "2"),
+    "research": ("research", "--research.passes", "6", "--research.group", "2", "--run.jobs", "1"),
+    "study": STUDY,
+    "study-on": (*STUDY, "--previous", "study"),
 }  # fmt: skip
+"""Verb and flags by the name of a folder."""
 KEPT = ("models/*.safetensors", "episodes/*", "metrics.jsonl")
 
 
@@ -58,10 +72,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def unbroken(server: Server) -> dict[str, float]:
     """Run every stage once, undisturbed, in a folder of its name; returns the seconds each took."""
     seconds = {}
-    for verb, flags in VERBS.items():
+    for stage, (verb, *flags) in STAGES.items():
         began = time.monotonic()
-        assert server.run(verb, *TINY, *flags, "--out", verb) == 0, server.output
-        seconds[verb] = time.monotonic() - began
+        assert server.run(verb, *TINY, *flags, "--out", stage) == 0, server.output
+        seconds[stage] = time.monotonic() - began
     return seconds
 
 
@@ -75,32 +89,33 @@ def results(folder: Path) -> dict[str, Any]:
     return found | {"metrics.json": figures}
 
 
-def start_or_continue(server: Server, verb: str, out: str, **how: Any) -> int:
+def start_or_continue(server: Server, stage: str, out: str, **how: Any) -> int:
+    verb, *flags = STAGES[stage]
     exists = (server.home / out / "config.toml").exists()
-    argv = (verb, "--resume", out) if exists else (verb, *TINY, *VERBS[verb], "--out", out)
+    argv = (verb, "--resume", out) if exists else (verb, *TINY, *flags, "--out", out)
     return server.run(*argv, **how)
 
 
 def kill_until_done(
-    server: Server, verb: str, out: str, random: np.random.Generator, seconds: float, most: int
+    server: Server, stage: str, out: str, random: np.random.Generator, seconds: float, most: int
 ) -> int:
     """Kill a stage at random moments until it ends before its moment comes, or ``most`` times; let it end then."""
     kills = 0
     while kills < most:
         moment = float(random.uniform(0.0, 0.8 * seconds))
-        status = start_or_continue(server, verb, out, kill_after=moment, is_slow=bool(random.random() < 0.5))
+        status = start_or_continue(server, stage, out, kill_after=moment, is_slow=bool(random.random() < 0.5))
         if status == 0:
             break
         assert status == -9, server.output
         kills += 1
     else:
-        assert start_or_continue(server, verb, out) == 0, server.output
+        assert start_or_continue(server, stage, out) == 0, server.output
     return kills
 
 
-def assert_as_unbroken(server: Server, verb: str, out: str) -> None:
+def assert_as_unbroken(server: Server, stage: str, out: str) -> None:
     folder = server.home / out
-    expected, found = results(server.home / verb), results(folder)
+    expected, found = results(server.home / stage), results(folder)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == value, f"{out}: {name}"
@@ -110,12 +125,12 @@ def assert_as_unbroken(server: Server, verb: str, out: str) -> None:
 
 
 @pytest.mark.pitfall("U13")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_continues_to_the_same_bytes(
-    verb: str, server: Server, unbroken: dict[str, float]
+    stage: str, server: Server, unbroken: dict[str, float]
 ) -> None:
-    kill_until_done(server, verb, f"{verb}-few", np.random.default_rng(5), unbroken[verb], most=3)
-    assert_as_unbroken(server, verb, f"{verb}-few")
+    kill_until_done(server, stage, f"{stage}-few", np.random.default_rng(5), unbroken[stage], most=3)
+    assert_as_unbroken(server, stage, f"{stage}-few")
 
 
 @pytest.mark.slow
@@ -125,28 +140,28 @@ def test_stages_killed_at_a_hundred_moments_end_with_the_same_bytes(
     random = np.random.default_rng(100)
     kills, number = 0, 0
     while kills < 100:
-        verb = list(VERBS)[number % len(VERBS)]
-        out = f"{verb}-{number}"
-        kills += kill_until_done(server, verb, out, random, unbroken[verb], most=min(20, 100 - kills))
-        assert_as_unbroken(server, verb, out)
+        stage = list(STAGES)[number % len(STAGES)]
+        out = f"{stage}-{number}"
+        kills += kill_until_done(server, stage, out, random, unbroken[stage], most=min(20, 100 - kills))
+        assert_as_unbroken(server, stage, out)
         number += 1
 
 
 def test_a_finished_stage_can_be_continued_and_stays_the_same(
     server: Server, unbroken: dict[str, float]
 ) -> None:
-    for verb in VERBS:
-        before = results(server.home / verb)
-        assert server.run(verb, "--resume", verb) == 0
-        assert results(server.home / verb) == before
+    for stage, (verb, *_) in STAGES.items():
+        before = results(server.home / stage)
+        assert server.run(verb, "--resume", stage) == 0
+        assert results(server.home / stage) == before
 
 
 @pytest.mark.slow
 @pytest.mark.pitfall("T27")
 def test_a_new_process_gives_the_same_bytes(server: Server, unbroken: dict[str, float]) -> None:
-    for verb, flags in VERBS.items():
-        assert server.run(verb, *TINY, *flags, "--out", f"{verb}-again", is_slow=True) == 0
-        assert_as_unbroken(server, verb, f"{verb}-again")
+    for stage, (verb, *flags) in STAGES.items():
+        assert server.run(verb, *TINY, *flags, "--out", f"{stage}-again", is_slow=True) == 0
+        assert_as_unbroken(server, stage, f"{stage}-again")
 
 
 def refused(server: Server, *argv: str) -> str:
@@ -163,7 +178,7 @@ def test_data_hash_is_checked(server: Server, unbroken: dict[str, float]) -> Non
     other = ("--data.made-up", "2001")
     message = refused(server, "study-encoder", "--resume", "study-encoder", *other)
     assert "cannot be continued: data.made_up: 2000 became 2001; data.hash: " in message
-    flags = (*TINY[:2], *other, *VERBS["study"], "--out", "x")
+    flags = (*TINY[:2], *other, *STUDY[1:], "--out", "x")
     message = refused(server, "study", *flags)
     assert "study-encoder/models/encoder.safetensors: made with data '" in message
     assert not (server.home / "x").exists()
@@ -173,12 +188,24 @@ def test_a_continuation_lists_all_that_differs(server: Server, unbroken: dict[st
     argv = ("study", "--resume", "study", "--optim.lr", "0.5", "--study.batch", "7", "--encoder", "study")
     message = refused(server, *argv)
     assert "optim.lr: 0.001 became 0.5; study.batch: 256 became 7." in message
-    assert "program: research became study" in refused(
-        server, "study", "--resume", "research", *VERBS["study"][4:]
-    )
+    assert "program: research became study" in refused(server, "study", "--resume", "research", *STUDY[5:])
     shard = server.home / "research-changed"
-    assert (
-        server.run("research", *TINY, *VERBS["research"], "--out", "research-changed", "--run.seed", "9") == 0
-    )
+    assert server.run(*STAGES["research"], *TINY, "--out", "research-changed", "--run.seed", "9") == 0
     message = refused(server, "study", "--resume", "study", "--episodes", shard.name)
     assert "cannot be continued: episodes: " in message
+
+
+def test_a_study_goes_on_from_one_that_fits_only(server: Server, unbroken: dict[str, float]) -> None:
+    nowhere = refused(server, *STUDY, *TINY, "--previous", "nowhere", "--out", "y")
+    assert re.search(r"no actor in \S*/nowhere: run halfstep study --out \S*/nowhere$", nowhere.strip())
+    other = ("--previous", "study", "--study.objective", "awr", "--study.target", "value")
+    message = refused(server, *STUDY, *TINY, *other, "--out", "y")
+    assert "no critics at " in message
+    assert "halfstep study, with the same target and objective" in message
+    assert server.run(*STAGES["study-encoder"], *TINY, "--out", "encoder-2", "--run.seed", "2") == 0
+    message = refused(server, *STUDY, *TINY, "--previous", "study", "--encoder", "encoder-2", "--out", "y")
+    assert "study/models/actor.safetensors: made with encoder " in message
+    assert "cannot be continued: previous: " in refused(
+        server, "study", "--resume", "study-on", "--previous", "study-on"
+    )
+    assert not (server.home / "y").exists()

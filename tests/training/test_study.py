@@ -13,7 +13,7 @@ from halfstep.errors import DivergenceError
 from halfstep.nn.presets import preset
 from halfstep.training import checkpoint
 from halfstep.training.loop import Learner
-from halfstep.training.networks import Networks, build_networks
+from halfstep.training.networks import Networks, build_networks, load_networks
 from halfstep.training.samples import Batches
 from halfstep.training.settings import PUBLISHED_STUDY, OptimizerSettings, StudySettings
 from halfstep.training.study import StudyResult, Trainer, study
@@ -149,6 +149,37 @@ def test_a_round_goes_on_from_the_networks_of_the_one_before(world: World, tmp_p
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     assert still.log_growth == pytest.approx(first.log_growth, abs=1e-6)
     torch.testing.assert_close(still.critic.out.weight, first.critic.out.weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["default", "awr"])
+def test_values_of_an_earlier_round_take_the_unit_of_the_new_one(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    settings = replace(SETTINGS, updates=1, **KINDS[kind])
+    first = run(world, tmp_path, settings)
+    networks = build_networks(preset("tiny"), settings, seed=2)
+    load_networks(
+        networks, tmp_path / "models", encoder_hash=world.contexts.encoder_hash, scale=4 * first.scale
+    )
+    batch = Batches(world.study_data, settings, 1).at(0)
+    critic, before = networks.critic, first.critic
+    now, then = (
+        net(batch.now.account, batch.action, net.prepare(batch.now.context)) for net in (critic, before)
+    )
+    torch.testing.assert_close(
+        4 * now, then
+    )  # rewards are a quarter of what they were, and so are their sums
+    same = build_networks(preset("tiny"), settings, seed=2)
+    load_networks(same, tmp_path / "models", encoder_hash=world.contexts.encoder_hash, scale=first.scale)
+    for name, module in networks.trained.items():
+        for (key, param), (_, other) in zip(
+            module.named_parameters(), same.trained[name].named_parameters(), strict=True
+        ):
+            is_value = name != "actor" and key.rpartition(".")[0].endswith("out") and "stack" not in key
+            torch.testing.assert_close(4 * param if is_value else param, other, rtol=0, atol=0, msg=key)
+    for name, module in networks.copies.items():
+        for a, b in zip(module.parameters(), networks.trained[name].parameters(), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_kept_weights_are_those_of_the_greatest_validation_growth(world: World, folder: Path) -> None:

@@ -62,6 +62,9 @@ class StudyInputs(NoInputs):
     """Folder of a finished `halfstep study-encoder` (or of any program that carried its encoder on)."""
     episodes: Path | None = None
     """Folder of a finished `halfstep research` or `halfstep replay-signals`, or a store of trajectories."""
+    previous: Path | None = None
+    """Folder of a finished `halfstep study` of the round before, with the same encoder, target and objective: its critic
+    and actor go on. Default: fresh ones."""
     allow_leak: bool = False
     """Train on actions that know later prices (replay-signals --impute-levels exit_price): for reproduction only."""
     drop_damaged: bool = False

@@ -55,8 +55,10 @@ def save_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str
         save_file(tensors, temporary, metadata={"halfstep": json.dumps(metadata, sort_keys=True)})
 
 
-def load_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str, Any], remedy: str) -> None:
-    """Fill a module from a file written by `save_weights`.
+def load_weights(
+    module: nn.Module, path: Path, *, kind: str, facts: Mapping[str, Any], remedy: str
+) -> dict[str, Any]:
+    """Fill a module from a file written by `save_weights`; returns all facts that the file states.
 
     Args:
         remedy: the command that makes such a file, for the message where it is absent.
@@ -74,6 +76,8 @@ def load_weights(module: nn.Module, path: Path, *, kind: str, facts: Mapping[str
     if problems:
         raise CheckpointError(f"{path}: made with {'; '.join(problems)}. Make it again with: {remedy}")
     module.load_state_dict(tensors)
+    found: dict[str, Any] = metadata["facts"]
+    return found
 
 
 def load_model(path: Path) -> nn.Module:

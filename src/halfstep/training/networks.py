@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from halfstep.nn.build import build_actor, build_critics, build_value
@@ -90,8 +91,15 @@ def save_networks(networks: Networks, folder: Path, *, encoder_hash: str, scale:
         save_weights(networks.value, folder / "value.safetensors", kind="value", facts=facts)
 
 
-def load_networks(networks: Networks, folder: Path, *, encoder_hash: str) -> None:
+def load_networks(networks: Networks, folder: Path, *, encoder_hash: str, scale: float) -> None:
     """Fill networks with what an earlier study of the same settings wrote; copies begin as their originals.
+
+    Values are linear in the rewards, so the last layer of each network of values is multiplied by the earlier study's
+    scale over this one's: it says the same of a step as before, in the unit of the rewards it goes on with.
+
+    Args:
+        folder: the earlier study's ``models/``.
+        scale: rewards are divided by it from now on.
 
     Raises:
         MissingInputError: a file is absent.
@@ -103,11 +111,22 @@ def load_networks(networks: Networks, folder: Path, *, encoder_hash: str) -> Non
     if networks.value is not None:
         files.append((networks.value, "value"))
     for module, kind in files:
-        load_weights(
+        facts = load_weights(
             module, folder / f"{kind}.safetensors", kind=kind, facts={"encoder": encoder_hash},
             remedy="halfstep study, with the same target and objective",
         )  # fmt: skip
+        if kind != "actor":
+            _rescale(module, facts["scale"] / scale)
     networks.follow(1.0)
+
+
+@torch.no_grad()
+def _rescale(module: nn.Module, factor: float) -> None:
+    """Multiply the values of a critic, of an ensemble of critics or of a value network."""
+    for network in module.modules():
+        if isinstance(network, Critic | ValueNet):
+            for param in network.out.parameters():
+                param.mul_(factor)
 
 
 @contextmanager

@@ -95,10 +95,12 @@ def study(
     """
     began = time.perf_counter()
     networks = build_networks(config, settings, seed=seed)
-    if previous is not None:
-        load_networks(networks, previous / "models", encoder_hash=data.contexts.encoder_hash)
-    first_weights = _weights(networks)
     batches = Batches(data, settings, seed)
+    if previous is not None:
+        load_networks(
+            networks, previous / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale
+        )
+    first_weights = _weights(networks)
     trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed)
     validation = Validation(data, config.policy.lot_cap, seed)
     checkpoint = Checkpoint(folder / "checkpoints" / "study")

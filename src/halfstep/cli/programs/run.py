@@ -1,7 +1,8 @@
 """The whole chain on one page: bars → trajectories → networks for each optimizer and seed → test → report.
 
     10-pilot-encoder/    the encoder of the pilot, where there is more than one round of trajectories
-    15-pilot-study-r1/   the critic and actor that collect round 1, trained on the rounds before it
+    15-pilot-study-r1/   the critic and actor that collect round 1, trained on the rounds before it; those of a later
+                         round go on from the round before
     20-research-r0/      trajectories; each round's store begins with the rounds before it, the last one is frozen
     50-arms/             one folder per optimizer and seed
     60-cloning/          a policy that only imitates the trajectories, for comparison
@@ -89,6 +90,8 @@ def run_all(
 def collect(config: Config, market: Market, folder: Path, progress: Progress) -> Path:
     """Collect all rounds of trajectories: the first by noise, each further one by an actor trained on those before.
 
+    Critic and actor of a round go on from those of the round before.
+
     Returns:
         The folder of the last round, whose store holds all.
     """
@@ -98,13 +101,16 @@ def collect(config: Config, market: Market, folder: Path, progress: Progress) ->
         optimizer, seed = config.run.optimizer, config.run.seed
         pilot = folder / "10-pilot-encoder"
         _, contexts = study_encoder(config, market, pilot, progress, optimizer=optimizer, seed=seed)
+        studied = None
         for number in range(1, config.run.rounds):
             before, newest = newest, folder / f"20-research-r{number}"
             store = EpisodeStore.open(episodes_folder(before), expect=market.store_header)
+            home = folder / f"15-pilot-study-r{number}"
             actor = study_policy(
-                config, market, folder / f"15-pilot-study-r{number}", progress, encoder_folder=pilot, contexts=contexts, store=store,
-                optimizer=optimizer, seed=seed,
+                config, market, home, progress, encoder_folder=pilot, contexts=contexts, store=store, optimizer=optimizer,
+                seed=seed, previous=studied,
             ).actor  # fmt: skip
+            studied = home
             collect_round(
                 config,
                 market,

@@ -28,7 +28,8 @@ from halfstep.errors import ConfigError
 from halfstep.experience.store import EpisodeStore
 from halfstep.nn.encoder import Encoder
 from halfstep.progress import Progress
-from halfstep.training.policy import Contexts
+from halfstep.training.networks import build_networks, load_networks
+from halfstep.training.policy import Contexts, weights_hash
 from halfstep.training.study import StudyData, StudyResult, study
 
 
@@ -43,8 +44,13 @@ def study_policy(
     store: EpisodeStore,
     optimizer: str,
     seed: int,
+    previous: Path | None = None,
 ) -> StudyResult:
-    """Train critic and actor in a folder, and carry their encoder on; continues what was interrupted there."""
+    """Train critic and actor in a folder, and carry their encoder on; continues what was interrupted there.
+
+    Args:
+        previous: folder of the study of the round before, whose networks this one goes on from; None: fresh ones.
+    """
     carry_encoder(encoder_folder, folder)
     data = StudyData(
         store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
@@ -52,7 +58,7 @@ def study_policy(
     )  # fmt: skip
     return study(
         model_config(config), data, config.study, optimizer=optimizer, optimizer_settings=config.optim,
-        seed=seed, folder=folder, progress=progress,
+        seed=seed, folder=folder, previous=previous, progress=progress,
     )  # fmt: skip
 
 
@@ -89,22 +95,38 @@ def _open(request: Request[StudyInputs], market: Market) -> _Opened:
         raise ConfigError(
             "episodes: not given. Name their folder with --episodes; halfstep research makes one."
         )
+    encoder = load_encoder(given.encoder, request.config, market)
+    if given.previous is not None:
+        _check_previous(given.previous, request.config, encoder)
     return _Opened(
         encoder_folder=given.encoder,
-        encoder=load_encoder(given.encoder, request.config, market),
+        encoder=encoder,
         store=trainable_store(
             given.episodes, market, allow_leak=given.allow_leak, drop_damaged=given.drop_damaged
         ),
     )
 
 
+def _check_previous(folder: Path, config: Config, encoder: Encoder) -> None:
+    """Refuse networks of an earlier study that this one cannot go on from.
+
+    Raises:
+        MissingInputError: one is absent.
+        CheckpointError: of other sizes, or of another encoder.
+    """
+    networks = build_networks(model_config(config), config.study, seed=config.run.seed)
+    needed_model(folder, "actor")
+    load_networks(networks, folder / "models", encoder_hash=weights_hash(encoder), scale=1.0)
+
+
 def _parents(inputs: StudyInputs) -> dict[str, Path]:
     assert inputs.encoder is not None  # _open has looked
     assert inputs.episodes is not None
-    return {
+    found = {
         "encoder": needed_model(inputs.encoder, "encoder"),
         "episodes": episodes_folder(inputs.episodes),
     }
+    return found if inputs.previous is None else {**found, "previous": inputs.previous / "models"}
 
 
 def _plan(job: Job[StudyInputs]) -> list[Step]:
@@ -117,7 +139,7 @@ def _work(job: Job[StudyInputs]) -> Outcome:
     contexts = contexts_of(opened.encoder, job.market, job.folder.path, opened.encoder_folder)
     result = study_policy(
         job.config, job.market, job.folder.path, job.progress, encoder_folder=opened.encoder_folder,
-        contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed,
+        contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed, previous=job.inputs.previous,
     )  # fmt: skip
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
     record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
