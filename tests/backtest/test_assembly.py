@@ -23,7 +23,7 @@ from halfstep.backtest.run import TestRun
 from halfstep.backtest.sensitivity import replay_cases, same_actions
 from halfstep.backtest.uncertainty import Resampling, uncertainty_rows
 from halfstep.backtest.verdict import Circumstances, banners, verdict_sentence
-from halfstep.broker.table import MarketTable, market_table
+from halfstep.broker.table import MarketTable
 
 from .runs import RULES, made_up_table, random_actions, run_of, traded
 
@@ -48,7 +48,7 @@ def whole_evidence(table: MarketTable, seeds: int = 3, bars: int = 500) -> Evide
     return evidence(
         runs, band=random_band(table, RULES, middle, span, runs=100, seed=1),
         baselines=(*simple_baselines(table, RULES, middle, span), Baseline(name="best recorded run", run=run_of([9e9], deposit=1e4), on_test_bars=False)),
-        cases=replay_cases(table, RULES, same_actions(middle, bars), span, priced=lambda rules: market_table(table.bars, table.instrument, rules)),
+        cases=replay_cases(table, RULES, same_actions(middle, bars), span),
         arms=arms(), steps={"adamw": (2.0, 1.9, 2.2), "adam_mini": (1.0, 0.9, 1.1)}, forecast=errors(), quality_spans=(100.0, 99.0),
         trial_returns=np.stack([np.diff(run.equity, prepend=run.deposit) for run in runs], axis=1),
         trials={"bar": TrialCount(n=20, sharpe_variance=1e-4), "day": TrialCount(n=20, sharpe_variance=1e-3)},

@@ -28,10 +28,7 @@ KEYS = [
 
 
 def replayed(table: MarketTable, actions: np.ndarray, rules: AccountRules, first: int) -> tuple[Case, ...]:
-    def priced(changed: AccountRules) -> MarketTable:
-        return market_table(table.bars, table.instrument, changed)
-
-    return replay_cases(table, rules, actions, Span(first=first, bars=len(actions)), priced=priced)
+    return replay_cases(table, rules, actions, Span(first=first, bars=len(actions)))
 
 
 def test_a_replay_repeats_the_test_and_costs_only_hurt() -> None:

@@ -1,14 +1,22 @@
-"""The market of a configuration: bars, and finer bars inside them."""
+"""The market of a configuration: bars, finer bars inside them, and rates into the account's currency."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from halfstep.cli.programs.market import load_market
+from halfstep.backtest.run import make_test_run
+from halfstep.broker._layout import MARGIN_RATE, PROFIT_RATE
+from halfstep.broker.engine import run_actions
+from halfstep.cli.programs.market import load_market, market_facts
+from halfstep.cli.programs.words import assumptions
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
+from halfstep.market.read import read_bars
+from halfstep.market.write import write_bars
 
 
 def test_finer_bars_reach_both_tables(shared_data: Callable[[str], Path]) -> None:
@@ -26,3 +34,34 @@ def test_finer_bars_reach_both_tables(shared_data: Callable[[str], Path]) -> Non
 def test_finer_bars_alone_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"detail: .*M15.csv, but no bars\. Name both files\."):
         merged(Config(), {"data": {"detail": tmp_path / "M15.csv"}}, source="test")
+
+
+def test_rates_reach_both_tables_and_the_words(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """EURUSD of early 2022 in an account of yen; there is no file of EURJPY, so that it is made of both."""
+    euro = read_bars(shared_data("EURUSD_H1_mt5_2022-01_2024-01.csv.gz"), symbol="EURUSD")
+    euro = euro.between("2022-01-03", "2022-03-04")
+    yen = shared_data("USDJPY_H1_mt5_2012_2022-03.csv.gz")
+    write_bars(euro, tmp_path / "EURUSD_H1.parquet")
+    close = euro.close * 115
+    cross = replace(
+        euro, symbol="EURJPY", digits=3, open=close, high=close, low=close, close=close, time=euro.time - 3600
+    )
+    write_bars(cross, tmp_path / "EURJPY_H1.parquet")
+    spans = {"train": ("2022-02-09", "2022-02-16"), "validation": ("2022-02-16", "2022-02-22"),
+             "test": ("2022-02-22", "2022-03-01")}  # fmt: skip
+    data = {"bars": tmp_path / "EURUSD_H1.parquet", "zone": "server-eu", "profit_rate": yen,
+            "margin_rate": tmp_path / "EURJPY_H1.parquet"}  # fmt: skip
+    config = merged(
+        Config(), {"data": data, "broker": {"currency": "JPY", "deposit": 1e6}, "split": spans}, source="test"
+    )
+    market = load_market(config)
+    usd_yen = read_bars(yen, zone="server-eu")
+    for table in (market.table, market.test_table):
+        assert table.values[100, PROFIT_RATE] == usd_yen.close[usd_yen.close_time <= euro.time[100]][-1]
+        assert table.values[100, MARGIN_RATE] == close[100]
+    assert market_facts(market)["profit_rate"] == f"USDJPY H1 {usd_yen.hash}"
+    run = run_actions(market.test_table, market.test_rules, np.zeros((1, 6)), 600)
+    words = assumptions(
+        config, market, make_test_run(run, np.zeros((1, 6)), market.test_table, market.test_rules)
+    )
+    assert any("of USDJPY (profits) and EURJPY (margin)" in line for line in words)

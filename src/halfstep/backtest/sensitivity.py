@@ -4,7 +4,6 @@ The actions stay as they were decided, so a line tells what the same orders woul
 account would have decided otherwise after a different fill; that is what a new test with other rules tells.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +18,6 @@ from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import INTRABAR, AccountRules
 from halfstep.broker.table import MarketTable
-
-MakeTable = Callable[[AccountRules], MarketTable]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +35,6 @@ def replay_cases(
     actions: Float64[np.ndarray, "bar 6"],
     span: Span,
     *,
-    priced: MakeTable,
     seed: int = 0,
 ) -> tuple[Case, ...]:
     """Replay actions under other costs, rules inside a bar, gap rules, delays and MetaTrader's habits.
@@ -47,7 +43,6 @@ def replay_cases(
         market, rules: of the test.
         actions: as the policy gave them.
         span: of the test.
-        priced: makes the table of the same bars for rules with other costs.
         seed: of random slippage, as in the test.
 
     Returns:
@@ -70,9 +65,9 @@ def replay_cases(
     )
     cases = []
     for key, (name, changed) in others.items():
-        priced_table = market if changed.pricing == rules.pricing else priced(changed)
-        run = run_actions(priced_table, changed, actions, span.first, seed=seed)
-        cases.append(Case(key=key, name=name, run=make_test_run(run, actions, priced_table, changed)))
+        priced = market if changed.pricing == rules.pricing else market.repriced(changed)
+        run = run_actions(priced, changed, actions, span.first, seed=seed)
+        cases.append(Case(key=key, name=name, run=make_test_run(run, actions, priced, changed)))
     return tuple(cases)
 
 

@@ -19,6 +19,7 @@ from halfstep.broker._layout import (
     TABLE_SIZE,
     TIME,
 )  # fmt: skip
+from halfstep.broker.rates import Rate, conversion_rates
 from halfstep.broker.rules import AccountRules
 from halfstep.errors import ConfigError
 from halfstep.market.bars import Bars
@@ -85,6 +86,23 @@ class MarketTable:
         """Sine of the year, cosine of the month, sine of the week and of the day at each bar, ``(bars, 4)``."""
         return time_harmonics(self.server_time)
 
+    def repriced(self, rules: AccountRules) -> "MarketTable":
+        """Return the table of the same bars, detail, rates and ATR for rules with other costs.
+
+        Raises:
+            ConfigError: the rules are of an account in another currency.
+        """
+        if rules.currency != self.pricing[0]:
+            raise ConfigError(
+                f"currency: {rules.currency}, must be {self.pricing[0]} as of the table. "
+                "Make a new one with market_table(bars, instrument, rules)."
+            )
+        return market_table(
+            self.bars, self.instrument, rules, detail=None if self.detail is None else self.detail.bars,
+            profit_rate=self.values[:, PROFIT_RATE], margin_rate=self.values[:, MARGIN_RATE],
+            atr_points=self.values[:, ATR],
+        )  # fmt: skip
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays that the engine reads."""
@@ -98,8 +116,8 @@ def market_table(
     rules: AccountRules,
     *,
     detail: Bars | None = None,
-    profit_rate: Column | None = None,
-    margin_rate: Column | None = None,
+    profit_rate: Rate | None = None,
+    margin_rate: Rate | None = None,
     atr_points: Column | None = None,
 ) -> MarketTable:
     """Return the engine's table of bars.
@@ -109,23 +127,18 @@ def market_table(
 
     Args:
         detail: finer bars of the same symbol and side, for ``intrabar="m1"``.
-        profit_rate, margin_rate: account currency per unit of the quote and of the base currency at each bar,
-            ``(n,)``; needed where the account currency is neither, and of no influence otherwise.
+        profit_rate, margin_rate: account currency per unit of the quote and of the base currency: a number, one
+            a bar ``(n,)``, or `Bars` of the connecting symbol, whose last close known at each bar's open counts.
+            Needed where the account currency is neither, and of no influence otherwise.
         atr_points: charged for idle bars, ``(n,)``; default 0.
 
     Raises:
-        ConfigError: the account currency is neither base nor quote and no rates are given; series of another
-            length; detail of another symbol, side or of no finer timeframe.
+        ConfigError: the account currency is neither base nor quote and no rates are given; rates of another
+            length or symbol; detail of another symbol, side or of no finer timeframe.
+        CoverageError: bars of a connecting symbol that do not cover the bars.
         PriceError: prices off the instrument's grid.
     """
     n = len(bars)
-    needs_rates = rules.currency not in (instrument.base, instrument.quote)
-    if needs_rates and (profit_rate is None or margin_rate is None):
-        raise ConfigError(
-            f"currency: {rules.currency!r}, must be {instrument.base} or {instrument.quote} for {instrument.symbol}. "
-            f"For another account give profit_rate ({instrument.quote}{rules.currency}) "
-            f"and margin_rate ({instrument.base}{rules.currency})."
-        )
     if bars.digits != instrument.digits:
         raise ConfigError(
             f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}."
@@ -135,8 +148,8 @@ def market_table(
     values[:, : CLOSE + 1] = _bids(bars, spread)
     values[:, SPREAD] = spread
     values[:, NIGHTS] = rollover_days(bars.time, bars.zone, instrument.swap_days)
-    values[:, PROFIT_RATE] = _rates("profit_rate", profit_rate, n) if needs_rates else 1.0
-    values[:, MARGIN_RATE] = _rates("margin_rate", margin_rate, n) if needs_rates else 1.0
+    rates = _rates(bars, instrument, rules, profit_rate, margin_rate)
+    values[:, PROFIT_RATE], values[:, MARGIN_RATE] = rates
     values[:, ATR] = 0.0 if atr_points is None else atr_points
     values[:, TIME] = bars.time
     values[:, COLOUR] = _colours(values[:, OPEN], values[:, CLOSE])
@@ -152,11 +165,26 @@ def market_table(
     )
 
 
-def _rates(name: str, series: Column | None, n: int) -> Column:
-    rates = np.asarray(series, np.float64)
-    if rates.shape != (n,) or not (np.isfinite(rates) & (rates > 0)).all():
-        raise ConfigError(f"{name}: shape {rates.shape}, must be ({n},) finite rates above 0, one a bar.")
-    return rates
+def _rates(
+    bars: Bars,
+    instrument: Instrument,
+    rules: AccountRules,
+    profit_rate: Rate | None,
+    margin_rate: Rate | None,
+) -> tuple[Column | float, Column | float]:
+    """Return account currency per unit of quote and of base; 1 where the engine needs no rate."""
+    to, base, quote = rules.currency, instrument.base, instrument.quote
+    if to in (base, quote):
+        return 1.0, 1.0
+    if profit_rate is None or margin_rate is None:
+        raise ConfigError(
+            f"currency: {to!r}, must be {base} or {quote} for {instrument.symbol}. For another account give "
+            f"profit_rate ({quote}{to}) and margin_rate ({base}{to}): numbers, or bars of that symbol."
+        )
+    return (
+        conversion_rates(profit_rate, bars, base=quote, quote=to, name="profit_rate"),
+        conversion_rates(margin_rate, bars, base=base, quote=to, name="margin_rate"),
+    )
 
 
 def _bids(bars: Bars, spread: Column) -> Column:

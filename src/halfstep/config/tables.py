@@ -24,6 +24,11 @@ class DataSettings:
     detail: Path | None = None
     """File of finer bars of the same symbol, such as M1 or M15 inside H1: they decide the order of stop and target
     where broker.intrabar is m1, and in the report's sensitivity."""
+    profit_rate: Path | None = None
+    """File of bars of the pair of the symbol's quote currency and broker.currency, named after it (GBPUSD_H1.csv):
+    converts profits where the account's currency is neither currency of the symbol."""
+    margin_rate: Path | None = None
+    """File of bars of the pair of the symbol's base currency and broker.currency: converts margins likewise."""
     made_up: int = 0
     """Use this many made-up hourly bars instead of a file; for tests of the machinery, never for results."""
     symbol: str | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,6 +22,13 @@ from halfstep.market.synthetic import random_bars
 MADE_UP_SEED = 1  # of the bars, whatever the seed of a run
 
 
+class Rates(TypedDict, total=False):
+    """Bars of the connecting symbols that a configuration names, as arguments of `market_table`."""
+
+    profit_rate: Bars
+    margin_rate: Bars
+
+
 @dataclass(frozen=True, kw_only=True)
 class Market:
     """Frozen inputs of every stage, made from a configuration alone."""
@@ -35,6 +43,7 @@ class Market:
     test_rules: AccountRules
     test_table: MarketTable
     discount: float
+    rates: Rates
 
     @property
     def store_header(self) -> StoreHeader:
@@ -48,7 +57,10 @@ class Market:
 def market_facts(market: Market) -> dict[str, str | int]:
     """Return what identifies the data of a run, for its manifest."""
     bars = market.bars
+    given = {"profit_rate": market.rates.get("profit_rate"), "margin_rate": market.rates.get("margin_rate")}
+    rates = {name: f"{rate.symbol} {rate.timeframe.name} {rate.hash}" for name, rate in given.items() if rate}
     return {
+        **rates,
         "path": "made up" if bars.source.path is None else str(bars.source.path),
         "sha256": str(bars.source.sha256), "hash": bars.hash, "bars": len(bars), "symbol": bars.symbol,
         "first": iso(int(bars.server_time[0])), "last": iso(int(bars.server_time[-1])), "zone": bars.zone.name,
@@ -63,12 +75,22 @@ def load_bars(config: Config) -> Bars:
         return random_bars(data.made_up, seed=MADE_UP_SEED)
     if data.bars is None:
         return default_bars()
-    return _read(config, data.bars)
+    return _read(config, data.bars, symbol=data.symbol)
 
 
-def _read(config: Config, path: Path) -> Bars:
+def load_rates(config: Config) -> Rates:
+    """Return the bars for conversion that a configuration names."""
+    data, rates = config.data, Rates()
+    if data.profit_rate is not None:
+        rates["profit_rate"] = _read(config, data.profit_rate, symbol=None)
+    if data.margin_rate is not None:
+        rates["margin_rate"] = _read(config, data.margin_rate, symbol=None)
+    return rates
+
+
+def _read(config: Config, path: Path, *, symbol: str | None) -> Bars:
     data = config.data
-    return read_bars(path, symbol=data.symbol, zone=data.zone, side=data.side, repair=data.repair)
+    return read_bars(path, symbol=symbol, zone=data.zone, side=data.side, repair=data.repair)
 
 
 def load_market(config: Config, *, with_test: bool = True) -> Market:
@@ -94,9 +116,12 @@ def load_market(config: Config, *, with_test: bool = True) -> Market:
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
-    detail = None if config.data.detail is None else _read(config, config.data.detail)
+    detail = (
+        None if config.data.detail is None else _read(config, config.data.detail, symbol=config.data.symbol)
+    )
     if detail is not None:
         detail = detail.slice(0, int(np.searchsorted(detail.time, bars.close_time[-1])))
+    rates = load_rates(config)
     return Market(
         bars=bars,
         features=compute_features(bars, config.data.features),
@@ -104,8 +129,9 @@ def load_market(config: Config, *, with_test: bool = True) -> Market:
         spans=spans,
         instrument=traded,
         rules=rules,
-        table=market_table(bars, traded, rules, detail=detail, atr_points=atr),
+        table=market_table(bars, traded, rules, detail=detail, atr_points=atr, **rates),
         test_rules=closing,
-        test_table=market_table(bars, traded, closing, detail=detail, atr_points=atr),
+        test_table=market_table(bars, traded, closing, detail=detail, atr_points=atr, **rates),
         discount=config.research.discount,
+        rates=rates,
     )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from halfstep.broker.table import market_table
+from halfstep.cli.programs.market import load_rates
 from halfstep.cli.programs.models import model_config, model_file
 from halfstep.cli.run_folder import RunFolder
 from halfstep.experience.rollout import trade
@@ -42,10 +43,11 @@ def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, 
         remedy="halfstep run",
     )  # fmt: skip
     first = features.settled + encoder.first_row + 1  # the bar after the first context
-    rules = replace(config.broker, close_at_end=True)
+    rules, rates = replace(config.broker, close_at_end=True), load_rates(config)
 
     def act(bars: Bars, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        table = market_table(bars, instrument(bars.symbol, profile=config.instrument.profile), rules)
+        traded = instrument(bars.symbol, profile=config.instrument.profile)
+        table = market_table(bars, traded, rules, **rates)
         contexts = encode_contexts(encoder, torch.from_numpy(values), first - 1, settled=features.settled)
         policy = NeuralPolicy(actor.eval(), contexts)
         actions, _ = trade(policy, table, rules, first=first - 1, stop=len(bars) - 1)

@@ -18,8 +18,6 @@ from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.backtest.sensitivity import replay_cases, same_actions
 from halfstep.backtest.uncertainty import Resampling
 from halfstep.broker.engine import run_actions
-from halfstep.broker.rules import AccountRules
-from halfstep.broker.table import MarketTable, market_table
 from halfstep.cli.programs.data_baselines import data_baselines, outside_data
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import load_encoder
@@ -28,7 +26,6 @@ from halfstep.cli.programs.words import assumptions, circumstances, history, set
 from halfstep.cli.run_folder import versions
 from halfstep.config.tables import Config
 from halfstep.experience.store import EpisodeStore
-from halfstep.market.indicators import atr_points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +109,7 @@ def summarise(
             baselines=(*simple_baselines(market.test_table, market.test_rules, middle.run, span), *data),
             band=band,
             cases=replay_cases(
-                market.test_table, market.test_rules, same_actions(middle.run, span.bars), span,
-                priced=lambda rules: _table(market, rules),
+                market.test_table, market.test_rules, same_actions(middle.run, span.bars), span
             ),
             arms=[] if costs is None else [_figures(record, runs[record_name(record)], costs) for record in records],
             steps={} if costs is None else costs.steps,
@@ -161,15 +157,6 @@ def record_name(record: dict[str, Any]) -> str:
 def _criterion(record: dict[str, Any]) -> str | None:
     study = record.get("study")
     return None if study is None else f"log growth on the validation span {study['log_growth']:+.5f}"
-
-
-def _table(market: Market, rules: AccountRules) -> MarketTable:
-    """Return the table of the same bars for rules with other costs."""
-    detail = market.test_table.detail
-    return market_table(
-        market.bars, market.instrument, rules, atr_points=atr_points(market.bars),
-        detail=None if detail is None else detail.bars,
-    )  # fmt: skip
 
 
 def _figures(record: dict[str, Any], run: TestRun, costs: Costs) -> ArmFigures:

@@ -72,7 +72,8 @@ def assumptions(config: Config, market: Market, run: TestRun) -> tuple[str, ...]
     rates = (
         "no conversion: the account's currency is a currency of the symbol"
         if rules.currency in (i.base, i.quote)
-        else f"converted to {rules.currency} by series of rates"
+        else f"converted to {rules.currency} by the last close known at each bar's open of "
+        f"{market.rates['profit_rate'].symbol} (profits) and {market.rates['margin_rate'].symbol} (margin)"
     )
     return (
         "A decision at the close of a bar is executed at the open of the next one, with that bar's spread"
