@@ -240,18 +240,39 @@ def layer_cases() -> list[Case]:
     return cases
 
 
-def backtesting_cases() -> list[Case]:
-    """Return a year of H1 with a crossing of means, here and in backtesting.py."""
-    bars = random_bars(YEAR, seed=1)
+def is_long_where_means_cross(bars: Bars) -> np.ndarray:
+    """Return where the mean of 10 closes lies above that of 30, ``(n,)``."""
     closes = np.concatenate([[0.0], np.cumsum(bars.close)])
-    fast, slow = np.zeros(YEAR), np.zeros(YEAR)
+    fast, slow = np.zeros(len(bars)), np.zeros(len(bars))
     fast[9:], slow[29:] = (closes[10:] - closes[:-10]) / 10, (closes[30:] - closes[:-30]) / 30
-    is_long = (fast > slow) & (np.arange(YEAR) >= 30)
+    return (fast > slow) & (np.arange(len(bars)) >= 30)
+
+
+def simulator_cases() -> list[Case]:
+    """Return a year of H1 with a crossing of means, here, in backtesting.py and in vectorbt, where they install.
+
+    vectorbt also takes 64 columns in one call, as `BatchedAccounts.play` takes 64 accounts.
+    """
+    bars = random_bars(YEAR, seed=1)
+    is_long = is_long_where_means_cross(bars)
     rules = replace(RULES, zero_level="none")
     plan = np.zeros((YEAR - 2, 6))
     plan[is_long[1:-1], 0] = 0.1
     table = market_table(bars, EURUSD, rules)
-    ours = Case("a year, crossing means: halfstep", 1, lambda _: run_actions(table, rules, plan, 1))
+    many, plans_of_many = BatchedAccounts(table, rules, 64), np.repeat(plan[:, None], 64, axis=1)
+    return [
+        Case("a year, crossing means: halfstep", 1, lambda _: run_actions(table, rules, plan, 1)),
+        Case(
+            "a year, 64 crossings: halfstep", 64, lambda _: many.play(plans_of_many), 1,
+            lambda: many.reset(first=1, stop=YEAR - 1),
+        ),
+        *backtesting_cases(bars, is_long),
+        *vectorbt_cases(bars, is_long),
+    ]  # fmt: skip
+
+
+def backtesting_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
+    """Return the crossing in backtesting.py."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -259,7 +280,7 @@ def backtesting_cases() -> list[Case]:
             import pandas as pd
     except ImportError as problem:
         print(f"backtesting.py skipped: {problem}")
-        return [ours]
+        return []
     frame = pd.DataFrame(
         {name.title(): np.array(getattr(bars, name)) for name in ("open", "high", "low", "close")},
         index=pd.to_datetime(bars.time, unit="s"),
@@ -281,7 +302,43 @@ def backtesting_cases() -> list[Case]:
             warnings.simplefilter("ignore")
             return backtesting.Backtest(frame, Crossing, cash=10_000, margin=0.01).run()
 
-    return [ours, Case(f"a year, crossing means: backtesting.py {backtesting.__version__}", 1, theirs)]
+    return [Case(f"a year, crossing means: backtesting.py {backtesting.__version__}", 1, theirs)]
+
+
+def vectorbt_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
+    """Return the crossing in vectorbt, in one column and in 64; orders at the next open, as here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pandas as pd
+            import vectorbt
+    except ImportError as problem:
+        print(f"vectorbt skipped: {problem}")
+        return []
+    decided = np.concatenate([[False], is_long[:-1]])
+
+    def columns(n: int) -> Callable[[int], Any]:
+        close, opened = (pd.DataFrame(np.repeat(prices[:, None], n, 1)) for prices in (bars.close, bars.open))
+        wanted = np.repeat(decided[:, None], n, axis=1)
+        return lambda _: vectorbt.Portfolio.from_signals(
+            close, entries=wanted, exits=~wanted, price=opened, size=10_000, init_cash=1e6
+        ).final_value()
+
+    name = f"vectorbt {vectorbt.__version__}"
+    return [
+        Case(f"a year, crossing means: {name}", 1, columns(1)),
+        Case(f"a year, 64 crossings: {name}", 64, columns(64)),
+    ]
+
+
+def simulator_ratios(medians: dict[str, float]) -> dict[str, float]:
+    """Return how many times as long the other simulators take."""
+    ratios = {}
+    for name in medians:
+        what, _, simulator = name.partition(": ")
+        if name.startswith("a year, ") and simulator not in ("", "halfstep"):
+            ratios[f"{simulator} / halfstep, {what}"] = medians[name] / medians[f"{what}: halfstep"]
+    return ratios
 
 
 def growth() -> list[dict[str, Any]]:
@@ -408,7 +465,7 @@ def main() -> None:
     elif asked.compile:
         rows, ratios = compile_times(), {}
     else:
-        cases = account_cases() + env_cases() + layer_cases() + backtesting_cases()
+        cases = account_cases() + env_cases() + layer_cases() + simulator_cases()
         interleaved(cases, asked.rounds)
         rows = [row(case) for case in cases]
         by_name = {case.name: case.median for case in cases}
@@ -416,8 +473,7 @@ def main() -> None:
             f"CartPole / VectorEnv, {n:,}": by_name[f"CartPole vector step, {n:,}"] / by_name[f"VectorEnv.step, {n:,}"]
             for n in (BATCH, 64)
         }  # fmt: skip
-        if len(names := [name for name in by_name if name.startswith("a year, crossing")]) == 2:
-            ratios["backtesting.py / halfstep"] = by_name[names[1]] / by_name[names[0]]
+        ratios |= simulator_ratios(by_name)
     about = machine()
     print("  ".join(f"{key} {value}" for key, value in about.items()))
     for line in rows:

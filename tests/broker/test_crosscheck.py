@@ -1,10 +1,12 @@
-"""The same orders in another simulator: backtesting.py, where it is installed; the package never imports it.
+"""The same orders in other simulators, where they are installed; the package never imports them.
 
 Long or flat: a crossing of two moving averages buys with a stop and a target, which alone close. No spread, and gaps
-fill at the open, as there.
+fill at the open, as there. backtesting.py places the levels in prices. vectorbt takes them as fractions of the fill
+and looks for them from the bar after the order on; so the order stands on the bar of the crossing, at the next open.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,10 @@ from halfstep.market.bars import Bars
 from halfstep.market.instruments import instrument
 from halfstep.market.read import read_bars
 from halfstep.market.synthetic import random_bars
+
+Trades = tuple[
+    list[tuple[int, int, float, float]], float
+]  # bars and prices of entry and exit; the final equity
 
 STOP, TARGET = 150, 220  # points
 LOTS = 0.10
@@ -31,7 +37,7 @@ def signals(close: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(30, bool), above[30:] & ~above[29:-1]])
 
 
-def ours(bars: Bars) -> tuple[list[tuple[int, int, float, float]], float]:
+def ours(bars: Bars) -> Trades:
     rules = AccountRules(spread_floor_points=0, gap_fill="market")
     traded = replace(instrument("EURUSD", profile="free"))
     bars = replace(bars, spread=np.zeros(len(bars), np.int32))
@@ -54,7 +60,7 @@ def ours(bars: Bars) -> tuple[list[tuple[int, int, float, float]], float]:
     return trades, float(accounts.state.equity[0])
 
 
-def theirs(bars: Bars) -> tuple[list[tuple[int, int, float, float]], float]:
+def of_backtesting(bars: Bars) -> Trades:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         backtesting = pytest.importorskip("backtesting", reason="backtesting.py is not installed")
@@ -80,7 +86,41 @@ def theirs(bars: Bars) -> tuple[list[tuple[int, int, float, float]], float]:
     return list(zip(*(column.tolist() for column in columns), strict=True)), float(stats["Equity Final [$]"])
 
 
-def compare(bars: Bars) -> int:
+def of_vectorbt(bars: Bars) -> Trades:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vectorbt = pytest.importorskip("vectorbt", reason="vectorbt is not installed")
+        import pandas as pd
+        from vectorbt.portfolio.enums import StopEntryPrice, StopExitPrice, TradeStatus
+
+        columns = {name: pd.Series(bars.points(name)) for name in ("open", "high", "low", "close")}  # type: ignore[arg-type]
+        close, buys = columns["close"].to_numpy(), signals(bars.close)
+        fill = np.append(columns["open"].to_numpy()[1:], 0.0)
+        buys[-1], fill[-1] = False, close[-1]  # there is no next open
+        portfolio = vectorbt.Portfolio.from_signals(
+            **columns, entries=buys, exits=False, price=fill, size=LOTS * 1e5, init_cash=1e12,
+            sl_stop=(fill - close + STOP) / fill, tp_stop=(close + TARGET - fill) / fill,
+            stop_entry_price=StopEntryPrice.FillPrice, stop_exit_price=StopExitPrice.StopLimit,
+        )  # fmt: skip
+        found = portfolio.trades.records
+        profit = float(found["pnl"].sum()) / 1e5
+    trades = [
+        (
+            trade.entry_idx + 1,
+            trade.exit_idx,
+            round(trade.entry_price / 1e5, 5),
+            round(trade.exit_price / 1e5, 5),
+        )
+        for trade in found.itertuples()
+    ]
+    assert (found["status"][:-1] == TradeStatus.Closed).all()
+    return trades, 10_000.0 + profit
+
+
+SIMULATORS = [of_backtesting, of_vectorbt]
+
+
+def compare(bars: Bars, theirs: Callable[[Bars], Trades]) -> int:
     mine, equity = ours(bars)
     other, other_equity = theirs(bars)
     assert mine == sorted(other)[: len(mine)]
@@ -89,10 +129,14 @@ def compare(bars: Bars) -> int:
     return len(mine)
 
 
-def test_same_trades_on_a_random_walk() -> None:
-    assert compare(random_bars(2000, seed=3)) > 20
+@pytest.mark.parametrize("theirs", SIMULATORS)
+def test_same_trades_on_a_random_walk(theirs: Callable[[Bars], Trades]) -> None:
+    assert compare(random_bars(2000, seed=3), theirs) > 20
 
 
-def test_same_trades_on_the_real_hours(shared_data) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("theirs", SIMULATORS)
+def test_same_trades_on_the_real_hours(  # type: ignore[no-untyped-def]
+    theirs: Callable[[Bars], Trades], shared_data
+) -> None:
     bars = read_bars(shared_data("EURUSD_H1_mt5_2022-01_2024-01.csv.gz"), symbol="EURUSD")
-    assert compare(bars.slice(6228, 12_435)) > 50
+    assert compare(bars.slice(6228, 12_435), theirs) > 50
