@@ -101,6 +101,7 @@ def _frames(
             "month": [f"{2017 + k // 12}-{k % 12 + 1:02d}" for k in range(12 * years)], "net": rng.normal(0, 90, 12 * years), "percent": rng.normal(0, 0.02, 12 * years),
             "trades": np.full(12 * years, 9), "won": np.full(12 * years, 0.5), "drawdown": np.full(12 * years, 120.0),
         },
+        "walk_forward": _walk(rng, time),
         "baselines": {
             "name": ["policy", "flat", "random", "always long", "always short", "buy and hold"], "net": [float(net.sum()), 0.0, 4.0, -310.2, 215.9, 31.2], "percent": [0.01, 0.0, 0.0004, -0.031, 0.0216, 0.0031],
             "drawdown": [829.54, 0.0, None, 512.0, 300.0, 101.0], "profit_factor": [1.1, None, None, 0.8, 1.2, None], "trades": [float(count), 0.0, float(count), 77.0, 80.0, 1.0], "note": ["", "", "1 000 runs, a coin for the side", "0.10 lots, the median of our openings", "", "price 1.19 to 1.20"],
@@ -141,6 +142,17 @@ def _frames(
         {"feature": feature, "mse": 11.1, "last_value": 21.9, "window_mean": 11.5, "same_hour": 21.6, "skill": skill, "low": skill - 0.05, "high": skill + 0.05, "signs": 0.52, "signs_low": 0.4, "signs_high": 0.64, "origins": 60}
         for feature, skill in (("relative_volume", 0.43), ("body", -0.01))
     ])  # fmt: skip
+
+
+def _walk(rng: np.random.Generator, time: np.ndarray) -> dict[str, object]:
+    """Return a line for each month of the bars."""
+    months = np.unique(time.astype("datetime64[s]").astype("datetime64[M]")).astype(str)
+    growth = rng.normal(0, 0.02, len(months))
+    return {
+        "month": months, "growth": growth, "low": growth - 0.01, "high": growth + 0.01, "worst": growth - 0.02, "best": growth + 0.02,
+        "log_growth": np.log1p(growth), "trades": np.full(len(months), 9.0), "stopped": np.zeros(len(months), np.int64),
+        "drawdown": np.full(len(months), 120.0), "price_change": rng.normal(0, 0.02, len(months)),
+    }  # fmt: skip
 
 
 OPTIMIZERS = ("sgd", "adamw", "adam_mini")

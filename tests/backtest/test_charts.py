@@ -122,7 +122,7 @@ def charts(report: Report) -> dict[str, Chart]:
 
 def test_every_chart_of_a_whole_report(charts: dict[str, Chart]) -> None:
     assert list(charts) == [
-        "equity", "deposit_load", "monthly", "quality", "entries_hour", "entries_weekday", "entries_month", "pl_hour",
+        "walk_forward", "equity", "deposit_load", "monthly", "quality", "entries_hour", "entries_weekday", "entries_month", "pl_hour",
         "pl_weekday", "pl_month", "mfe", "mae", "holding", "actions", "outcomes", "costs", "seeds", "random", "pbo",
         "loss", "memory", "step_time", "forecast",
     ]  # fmt: skip

@@ -11,18 +11,10 @@ import torch
 
 from halfstep.cli.main import main
 from halfstep.cli.programs.market import load_market
-from halfstep.cli.programs.walk_forward import (
-    Fold,
-    WalkForwardResult,
-    in_words,
-    interval_over_months,
-    overall,
-    plan_folds,
-)
+from halfstep.cli.programs.walk_forward import plan_folds
 from halfstep.config.load import merged
 from halfstep.config.recipes import smoke
 from halfstep.errors import CoverageError
-from halfstep.market.splits import Split
 
 SHORT = {"train_months": 1, "validation_months": 1, "seeds": 2}
 
@@ -58,43 +50,14 @@ def test_only_the_months_that_were_asked_for() -> None:
         plan_folds(late, market)
 
 
-def result(growth: list[list[float]]) -> WalkForwardResult:
-    """Return the result of folds with this log growth, by month and seed."""
-    split = Split(
-        train=("2022-01-01", "2022-02-01"),
-        validation=("2022-02-01", "2022-03-01"),
-        test=("2022-03-01", "2022-04-01"),
-    )
-    config = merged(smoke(), {"test": {"bootstrap_draws": 200}}, source="test")
-    folds = tuple(
-        Fold(
-            name=f"2022-{month + 3:02d}", split=split, config=config,
-            records=tuple({"seed": seed + 1, "test": {"log_growth": g}} for seed, g in enumerate(row)),
-        )
-        for month, row in enumerate(growth)
-    )  # fmt: skip
-    return WalkForwardResult(config=config, folds=folds, skipped=(), failures={})
-
-
-def test_months_are_chained_and_intervals_are_those_of_the_textbook() -> None:
-    figures = overall(result([[0.01, 0.03], [-0.02, 0.00], [0.04, 0.06]]))
-    # seeds end at ln growth 0.03 and 0.09; months have means 0.02, -0.01, 0.05
-    assert figures["growth"] == pytest.approx(np.expm1(0.06))
-    assert (figures["worst_seed"], figures["best_seed"]) == pytest.approx((np.expm1(0.03), np.expm1(0.09)))
-    assert figures["mean_month"] == pytest.approx(0.02)
-    half = 4.302653 * 0.03 / np.sqrt(3)  # t(0.975, 2), deviation of the months
-    assert figures["mean_month_over_months"] == pytest.approx([0.02 - half, 0.02 + half], rel=1e-6)
-    assert (figures["months_up"], figures["months"], figures["seeds"]) == (2, 3, 2)
-    assert in_words(figures).endswith("(95 % over months -0.05452 … +0.09452): no growth is shown.")
-    assert interval_over_months(np.array([0.1])) is None
-    sure = in_words(overall(result([[0.01, 0.011], [0.01, 0.011], [0.012, 0.012]])))
-    assert sure.endswith(": growth is shown.")
-
-
 def without_clock(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     found.pop("clock")
     return found
+
+
+def report_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "report").rglob("*")) if path.is_file()}
 
 
 @pytest.mark.pitfall("U9")
@@ -133,6 +96,22 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     openings = (tmp_path / "runs" / "openings.jsonl").read_text().splitlines()
     assert len(openings) == len(months)
 
+    # the page says the same, joins the same paths and comes back byte for byte
+    words = json.loads((tmp_path / "walk" / "report" / "metrics.json").read_text())
+    assert words["verdict"] == found["verdict"]
+    assert words["verdict"].startswith(f"{len(months)} months out of sample, ")
+    assert [line["month"] for line in words["tables"]["walk_forward"]] == months
+    for line, row in zip(words["tables"]["walk_forward"], found["months"], strict=True):
+        assert line == {key: row[key] for key in line}
+    percent = [line["percent"] for line in words["tables"]["seeds"]]
+    assert percent == pytest.approx(np.expm1(ends).tolist(), abs=1e-9)
+    assert found["rows"]["walk_growth"] == found["overall"]["growth"]
+    written = report_files(tmp_path / "walk")
+    (tmp_path / "walk" / "report" / "report.html").unlink()
+    (tmp_path / "walk" / "report" / "tables" / "walk_forward.csv").unlink()
+    assert main(["report", "walk"]) == 0
+    assert report_files(tmp_path / "walk") == written
+
     # a lost fold is done again, the others are kept
     before = curve
     last = tmp_path / "walk" / "folds" / months[-1]
@@ -142,6 +121,7 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.set_num_threads(threads)
     assert without_clock(tmp_path / "walk") == found
     assert pl.read_parquet(tmp_path / "walk" / "tables" / "curve.parquet").equals(before)
+    assert report_files(tmp_path / "walk") == written
 
 
 def test_a_plan_names_the_folds(

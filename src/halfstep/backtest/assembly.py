@@ -16,6 +16,14 @@ from halfstep.backtest.sensitivity import Case
 from halfstep.backtest.statistics import overfitting_logits
 from halfstep.backtest.uncertainty import Resampling
 from halfstep.backtest.verdict import Circumstances
+from halfstep.backtest.walk_forward import (
+    WalkForward,
+    month_figures,
+    walk_banners,
+    walk_headline,
+    walk_rows,
+    walk_sentences,
+)
 
 LIMITS = (
     "Orders fill at the next open or at their level, whole and at once; a real account meets delays, partial fills, requotes and other spreads.",
@@ -40,7 +48,8 @@ class Evidence:
         trials: how many configurations were tried, by kind of return.
         trial_returns: per-bar returns of configurations on the test span, ``(bar, trial)``.
         forecast: errors of the middle seed's encoder on the test span.
-        extra: tables made elsewhere: walk-forward, windows of forecasts.
+        extra: tables made elsewhere: windows of forecasts.
+        walk: the months of a walk-forward, whose joined tests the seeds are.
         quality_spans: history quality of equal parts of the span, percent.
         circumstances: what may be wrong with the test.
         resampling: draws and root seed.
@@ -62,6 +71,7 @@ class Evidence:
     trial_returns: Floats | None = None
     forecast: ForecastErrors | None = None
     extra: Sequence[Table] = ()
+    walk: WalkForward | None = None
     quality_spans: tuple[float, ...] = ()
     circumstances: Circumstances = field(default_factory=Circumstances)
     resampling: Resampling = field(default_factory=Resampling)
@@ -77,16 +87,31 @@ def assemble(given: Evidence) -> Report:
     intervals = [each.interval for each in sure if each.key == "net_profit_interval"]
     if len(nets) > 1:
         intervals += [each.interval for each in sure if each.key == "seeds_net"]
+    months = None if given.walk is None else month_figures(given.walk, given.resampling)
+    if months is not None:
+        intervals.append(months.mean_month_over_months)
     warnings = verdict.banners(run, given.circumstances)
+    if given.walk is not None:
+        warnings += walk_banners(given.walk, [each.seed for each in given.seeds])
     if given.cases:
         warnings += sensitivity.fragile_banners(given.cases)
     tables, remarks = _tables(given, middle, nets, logits)
     simple = verdict.summary_rows(
         run, middle.metrics, sure, given.band, given.baselines, openings=given.circumstances.openings
     )
+    words = (
+        "No random policies were played."
+        if given.band is None
+        else verdict.verdict_sentence(given.band.p(run.net), intervals)
+    )
+    if months is not None:
+        trades = run.trades.height
+        words = f"{walk_headline(months, trades=trades)} {words}"
+        simple = (*walk_rows(months, trades=trades), *simple)
+        remarks += [(content.WALK_FORWARD.key, sentence) for sentence in walk_sentences(months)]
     return Report(
         title=given.title,
-        verdict="No random policies were played." if given.band is None else verdict.verdict_sentence(given.band.p(run.net), intervals),
+        verdict=words,
         currency=run.currency,
         representative=_representative(given, middle),
         banners=tuple(warnings),
@@ -131,6 +156,8 @@ def _tables(
         breakdown.action_table(run),
         *given.extra,
     ]
+    if given.walk is not None:
+        found.append(given.walk.table)
     remarks = breakdown.remarks_on_actions(run)
     if given.baselines or given.band is not None:
         found.append(baseline_table(given.baselines, given.band, run.deposit))

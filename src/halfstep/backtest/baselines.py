@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int64
 
 from halfstep.backtest import content, ratios
 from halfstep.backtest.figures import Table, table
+from halfstep.backtest.joined import join_runs
 from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.broker._layout import CLOSE, OPEN, POSITION_SIZE, STEPS
 from halfstep.broker.engine import BatchedAccounts, run_actions
@@ -72,9 +73,7 @@ def simple_baselines(market: MarketTable, rules: AccountRules, ours: TestRun, sp
     again after an exit. Buy and hold buys what the deposit pays for without leverage, once, without levels.
     """
     lots, target, stop = _typical_opening(ours)
-    opened, closed = market.values[span.first + 1, OPEN], market.values[span.first + span.bars, CLOSE]
-    point = market.instrument.point
-    change = f"price {opened * point:.5f} to {closed * point:.5f}, {100 * (closed / opened - 1):+.2f} %"
+    opened, change = market.values[span.first + 1, OPEN], price_change(market, span)
     asked = f"{lots:.2f} lots, the median of our openings; {change}"
     affordable = max(market.instrument.lot_min, _affordable_lots(rules, market, opened))
     return [
@@ -86,6 +85,31 @@ def simple_baselines(market: MarketTable, rules: AccountRules, ours: TestRun, sp
             run=_constant(market, _without_levels(rules), span, (affordable, *(0.0,) * 5)),
             note=f"{affordable:.2f} lots; {change}",
         ),
+    ]  # fmt: skip
+
+
+def price_change(market: MarketTable, span: Span) -> str:
+    """Return the first open, the last close and the change between them, in words."""
+    opened, closed = market.values[span.first + 1, OPEN], market.values[span.first + span.bars, CLOSE]
+    point = market.instrument.point
+    return f"price {opened * point:.5f} to {closed * point:.5f}, {100 * (closed / opened - 1):+.2f} %"
+
+
+def join_baselines(spans: Sequence[Sequence[Baseline]], *, floor: float, note: str) -> list[Baseline]:
+    """Return the simple rules of consecutive spans as those of one account, each span begun anew; see `join_runs`.
+
+    Args:
+        spans: of each span, the same rules in the same order.
+        floor: equity at or below which an account is ruined, account currency.
+        note: on every rule that has one.
+    """
+    return [
+        Baseline(
+            name=same[0].name,
+            run=join_runs([each.run for each in same], floor=floor),
+            note=note if same[0].note else "",
+        )
+        for same in zip(*spans, strict=True)
     ]  # fmt: skip
 
 
@@ -162,23 +186,59 @@ def random_band(
     lies before a position of the same side, the later one begins a bar late, or, if it lasts one bar, its side is the
     other one: otherwise the two would be one.
     """
+    return joined_random_band(market, rules, [(ours, span)], runs=runs, seed=seed)
+
+
+def joined_random_band(
+    market: MarketTable, rules: AccountRules, spans: Sequence[tuple[TestRun, Span]], *, runs: int, seed: int
+) -> RandomBand:
+    """Play random policies over consecutive spans as one account, with our positions of each span; see `join_runs`."""
     random = generator(seed, "random baseline")
     rules = replace(rules, delay_bars=0)  # when a random decision is executed does not matter
-    positions = _positions_of(ours)
+    ours = [_positions_of(run) for run, _ in spans]
+    bars = sum(span.bars for _, span in spans)
     nets, trades = np.empty(runs), np.zeros(runs, np.int64)
-    low, high = np.zeros(span.bars), np.zeros(span.bars)
-    chunk = max(1, PLAN_CELLS // max(1, span.bars))
+    low, high = np.zeros(bars), np.zeros(bars)
+    chunk = max(1, PLAN_CELLS // max(1, max(span.bars for _, span in spans)))
     for begin in range(0, runs, chunk):
         part = slice(begin, min(begin + chunk, runs))
-        plans = _random_plans(random, positions.bars, span.bars, part.stop - part.start)
-        accounts = BatchedAccounts(market, rules, part.stop - part.start, backend="single")
-        accounts.reset(first=span.first, stop=span.first + span.bars)
-        trades[part], quantiles = _play(accounts, plans, positions)
-        share = (part.stop - part.start) / runs
-        low += share * quantiles[:, 0]
-        high += share * quantiles[:, 1]
-        nets[part] = accounts.state.equity - rules.deposit
+        count = part.stop - part.start
+        chain = _Chain(np.ones(count), np.full(count, rules.deposit))
+        done = 0
+        for positions, (_, span) in zip(ours, spans, strict=True):
+            plans = _random_plans(random, positions.bars, span.bars, count)
+            accounts = BatchedAccounts(market, rules, count, backend="single")
+            accounts.reset(first=span.first, stop=span.first + span.bars)
+            opened, quantiles = _play(accounts, plans, positions, chain)
+            trades[part] += opened
+            low[done : done + span.bars] += count / runs * quantiles[:, 0]
+            high[done : done + span.bars] += count / runs * quantiles[:, 1]
+            done += span.bars
+            chain = chain.after(accounts.state.equity, rules)
+        nets[part] = chain.equity - rules.deposit
     return RandomBand(nets=nets, trades=trades, low=low, high=high)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Chain:
+    """What each random account has after the spans so far, ``(run,)`` each.
+
+    Attributes:
+        scale: money of the next span is multiplied by it; 0 for an account that is gone.
+        equity: at the end of the last span, account currency.
+    """
+
+    scale: Float64[np.ndarray, " run"]
+    equity: Float64[np.ndarray, " run"]
+
+    def at(self, equity: Float64[np.ndarray, " run"]) -> Float64[np.ndarray, " run"]:
+        """Return the joined equity where the span's own is ``equity``; that of a ruined account stays."""
+        return np.where(self.scale > 0, self.scale * equity, self.equity)
+
+    def after(self, equity: Float64[np.ndarray, " run"], rules: AccountRules) -> "_Chain":
+        """Return the chain after a span that ended with ``equity``."""
+        growth = np.where(equity > rules.floor, equity / rules.deposit, 0.0)
+        return _Chain(self.scale * growth, self.at(equity))
 
 
 def _positions_of(run: TestRun) -> _Positions:
@@ -222,7 +282,7 @@ def _random_plans(random: np.random.Generator, held: npt.NDArray[np.int64], bars
 
 
 def _play(
-    accounts: BatchedAccounts, plans: _Plans, positions: _Positions
+    accounts: BatchedAccounts, plans: _Plans, positions: _Positions, chain: _Chain
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Step all runs through their plans; returns positions opened, and the low and high equity after each bar."""
     bars, runs = plans.position.shape
@@ -254,7 +314,7 @@ def _play(
         opened |= fresh
         trades += fresh
         before = now
-        quantiles[bar] = np.partition(state.equity, ranks)[list(ranks)]
+        quantiles[bar] = np.partition(chain.at(state.equity), ranks)[list(ranks)]
     return trades, quantiles
 
 

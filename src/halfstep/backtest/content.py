@@ -138,15 +138,18 @@ MONTHLY = TableKind(key="monthly", caption="Month by month", form="page", column
     won: Won: share
     drawdown: Maximal equity drawdown: money
     """))  # fmt: skip
-WALK_FORWARD = TableKind(key="walk_forward", caption="Walk-forward: each month by networks that never saw it", form="page", columns=_columns("""
+WALK_FORWARD = TableKind(key="walk_forward", caption="Walk-forward: each month from the deposit, by networks that never saw it", form="page", columns=_columns("""
     month: Month: text
-    seeds: Seeds: count
-    net: Net profit, interquartile mean: money
-    low: 95 % from: money
-    high: to: money
-    log_growth: Log growth: skill
-    trades: Trades, mean: ratio
-    drawdown: Maximal equity drawdown, worst seed: money
+    growth: Growth over seeds: share
+    low: 95 % from: share
+    high: to: share
+    worst: Worst seed: share
+    best: Best seed: share
+    log_growth: Log growth: error
+    trades: Trades: ratio
+    stopped: Stopped out: count
+    drawdown: Drawdown, worst: money
+    price_change: Price: share
     """))  # fmt: skip
 BASELINES = TableKind(key="baselines", caption="The same bars, deposit, rules and costs", form="page", columns=_columns("""
     name: Rule: text

@@ -159,6 +159,11 @@ UNCERTAINTY = (
 )  # fmt: skip
 
 SUMMARY = (
+    Definition("walk_growth", "Chained growth", "share", "growth of an account that goes from month to month with what it has: interquartile mean over seeds of ln(equity at the end / deposit), summed over months, as growth; with the percentile interval of resampled seeds"),
+    Definition("walk_month", "Log growth of a month", "share", "mean over months of the log growth, seeds averaged; with the t-interval over months, which says whether other months would have grown", "one month gives no interval"),
+    Definition("walk_month_seeds", "The same over months and seeds", "share", "interquartile mean of the log growth of every month and seed; with the percentile interval of seeds resampled within each month, which says nothing of other months"),
+    Definition("walk_months", "Months and trades", "count", "months traded, each once, by networks trained on earlier ones; months whose log growth, seeds averaged, is above 0; trades of the seed that is shown"),
+    Definition("walk_power", "Least mean month that would show", "share", "half the width of the interval over months: a mean log growth nearer to 0 cannot be told from none with so many months", "one month has no deviation"),
     Definition("headline", "Net profit", "money", "interquartile mean over seeds with its 95 % interval; with one seed, its net profit with the interval of its resampled bars"),
     Definition("random_p", "Against random trading", "ratio", "p = (1 + random policies that earn as much or more) / (1 + random policies); each has our number of positions, volumes, distances and planned holding times, its gaps and sides drawn", "no random policies were played"),
     Definition("against_baselines", "Against simple rules", "text", "which rules on the same bars, deposit and costs earned more"),

@@ -30,7 +30,7 @@ DARK = {
 """Colours of the page; the last four, shades of Okabe and Ito's, are the charts'."""
 
 CHARTS = (
-    ("Account", ("equity", "deposit_load", "monthly", "quality")),
+    ("Account", ("walk_forward", "equity", "deposit_load", "monthly", "quality")),
     ("When positions were opened and closed", ("entries_hour", "entries_weekday", "entries_month", "pl_hour", "pl_weekday", "pl_month")),
     ("Positions", ("mfe", "mae", "holding")),
     ("Decisions and costs", ("actions", "outcomes", "costs")),

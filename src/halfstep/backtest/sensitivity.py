@@ -4,6 +4,7 @@ The actions stay as they were decided, so a line tells what the same orders woul
 account would have decided otherwise after a different fill; that is what a new test with other rules tells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from halfstep.backtest import content, ratios
 from halfstep.backtest.baselines import Span
 from halfstep.backtest.content import Banner
 from halfstep.backtest.figures import Table, money, table
+from halfstep.backtest.joined import join_runs
 from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import INTRABAR, AccountRules
@@ -71,6 +73,14 @@ def replay_cases(
     return tuple(cases)
 
 
+def join_cases(spans: Sequence[tuple[Case, ...]], *, floor: float) -> tuple[Case, ...]:
+    """Return the replays of consecutive spans as replays of one account; see `join_runs`."""
+    return tuple(
+        Case(key=same[0].key, name=same[0].name, run=join_runs([case.run for case in same], floor=floor))
+        for same in zip(*spans, strict=True)
+    )
+
+
 def sensitivity_table(cases: tuple[Case, ...]) -> Table:
     """Return one line per replay, with its difference to the test."""
     base = cases[0].run.net
@@ -93,12 +103,12 @@ def ambiguous_table(cases: tuple[Case, ...]) -> Table:
     A position is found again in another replay by the bar it was opened in and its side.
     """
     base = cases[0].run
-    mine = base.positions.filter("ambiguous").select("open_step", "side", "net")
+    mine = base.positions.filter("ambiguous").select("open_bar", "side", "net")
     records = [{"rule": "as tested", "positions": mine.height, "net": float(mine["net"].sum())}]
     for key in ("stop_first", "target_first"):
         other = next(case.run for case in cases if case.key == key)
-        same = mine.select("open_step", "side").join(
-            other.positions.select("open_step", "side", "net"), on=["open_step", "side"], how="inner"
+        same = mine.select("open_bar", "side").join(
+            other.positions.select("open_bar", "side", "net"), on=["open_bar", "side"], how="inner"
         )
         records.append({"rule": key, "positions": same.height, "net": float(same["net"].sum())})
     return table(content.AMBIGUOUS, records)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from halfstep.backtest.charts import account, chance, learning, policy, trades
+from halfstep.backtest.charts import account, chance, learning, policy, trades, walk_forward
 from halfstep.backtest.charts.figure import Chart
 from halfstep.backtest.content import Report
 from halfstep.market.calendar import iso
@@ -57,6 +57,33 @@ def _account(report: Report) -> Iterator[Chart]:
         overall = report.row("history_quality").value
         shares = 100 * _numbers(parts, "share")
         yield account.quality(shares, 100 * overall if overall is not None else float(shares.mean()))
+
+
+def _months(report: Report) -> Iterator[Chart]:
+    curve, months, deposit = (
+        _frame(report, "equity"),
+        _frame(report, "walk_forward"),
+        report.row("deposit").value,
+    )
+    if curve is None or months is None or not deposit or not curve.height:
+        return
+    seeds = _frame(report, "seed_curves")
+    paths = [] if seeds is None else seeds.partition_by("seed", maintain_order=True)
+    yield walk_forward.walk_forward(
+        [_path(path) for path in paths], _path(curve),
+        [
+            walk_forward.Month(
+                name=record["month"], growth=100 * record["growth"],
+                interval=None if record["low"] is None else (100 * record["low"], 100 * record["high"]),
+            )
+            for record in months.to_dicts()
+        ],
+        deposit=deposit, currency=report.currency,
+    )  # fmt: skip
+
+
+def _path(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return _numbers(frame, "time").astype(np.int64), _numbers(frame, "equity")
 
 
 def _trades(report: Report) -> Iterator[Chart]:
@@ -178,7 +205,14 @@ def _forecast(windows: pl.DataFrame, horizons: pl.DataFrame) -> Chart:
     return learning.forecast(feature, drawn, _numbers(mean.drop_nulls(), "skill"))
 
 
-PARTS: tuple[Callable[[Report], Iterator[Chart]], ...] = (_account, _trades, _policy, _chance, _learning)
+PARTS: tuple[Callable[[Report], Iterator[Chart]], ...] = (
+    _months,
+    _account,
+    _trades,
+    _policy,
+    _chance,
+    _learning,
+)
 
 
 def _frame(report: Report, key: str) -> pl.DataFrame | None:

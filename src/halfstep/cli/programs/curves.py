@@ -1,4 +1,4 @@
-"""Charts over seeds: the encoder's loss of each optimizer, and the chained growth of a walk-forward."""
+"""The chart of a comparison: the encoder's loss of each optimizer, over seeds."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -6,12 +6,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from halfstep.backtest.statistics import student_t_quantile
-from halfstep.market.timeframes import DAY
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 DASHES = ("-", "--", "-.", ":")
@@ -34,35 +32,6 @@ def curves_chart(arms: Mapping[str, list[dict[str, Any]]]) -> str:
         axes.set_title(
             "Validation loss, mean over seeds with 95 % band, as far as every seed went", fontsize=10
         )
-
-    return _svg(plot)
-
-
-def out_of_sample_chart(curve: pl.DataFrame) -> str:
-    """Return the chained growth of every seed and their mean as SVG.
-
-    Args:
-        curve: of `halfstep.cli.programs.walk_forward.curve_frame`.
-    """
-    seeds = curve.select(pl.col("^seed .*$")).to_numpy()  # (bar, seed)
-    days = (curve["server_time"].to_numpy() - curve["server_time"][0]) / DAY
-    borders = np.flatnonzero(curve["month"].to_numpy()[1:] != curve["month"].to_numpy()[:-1]) + 1
-
-    def plot(axes: Axes) -> None:
-        axes.plot(days, 100 * np.expm1(seeds), color=COLOURS[0], alpha=0.35, linewidth=0.8)
-        axes.plot(
-            days,
-            100 * np.expm1(seeds.mean(axis=1)),
-            color=COLOURS[1],
-            linewidth=1.6,
-            label="mean of the seeds",
-        )
-        for border in borders:
-            axes.axvline(days[border], color="#6b7280", linewidth=0.4)
-        axes.axhline(0, color="#6b7280", linewidth=0.8)
-        axes.set_xlabel("days since the first test bar; lines: next month, next models")
-        axes.set_ylabel("chained growth, %")
-        axes.legend(frameon=False)
 
     return _svg(plot)
 

@@ -135,7 +135,9 @@ def _folder_of(run: Path) -> Path:
     """Return the folder of a run's report; the report's own folder is taken, too."""
     if not run.is_dir():
         raise MissingInputError(f"{run}: no such folder. Make a run with: halfstep run --out {run}")
-    return run if (run / METRICS).is_file() and (run / "tables").is_dir() else run / FOLDER
+    below = run / FOLDER
+    is_report = not below.is_dir() and (run / METRICS).is_file() and (run / "tables").is_dir()
+    return run if is_report else below
 
 
 def _read(folder: Path) -> Report:

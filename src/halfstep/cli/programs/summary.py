@@ -22,7 +22,7 @@ from halfstep.cli.programs.data_baselines import data_baselines, outside_data
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import load_encoder
 from halfstep.cli.programs.skill import forecast_errors, forecast_windows
-from halfstep.cli.programs.words import assumptions, circumstances, history, settings, title
+from halfstep.cli.programs.words import assumptions, circumstances, expert, history, settings, spans, title
 from halfstep.cli.run_folder import versions
 from halfstep.config.tables import Config
 from halfstep.experience.store import EpisodeStore
@@ -70,7 +70,7 @@ def summarise(
     headline = _headline(config, records)
     mine = [record for record in records if record["optimizer"] == headline]
     runs = {record_name(record): replay(market, record) for record in records}
-    quality, spans = history(market)
+    quality, quality_spans = history(market)
     outside = {} if store is None else {name: outside_data(run, store, config.run.seed) for name, run in runs.items()}  # fmt: skip
     seeds = [
         SeedRun(
@@ -101,7 +101,7 @@ def summarise(
     return assemble(
         Evidence(
             title=title(market),
-            settings=settings(config, market, folder, name),
+            settings=settings(config, market, expert=expert(folder, name), spans=spans(market)),
             assumptions=assumptions(config, market, middle.run),
             versions=tuple(sorted((key, str(value)) for key, value in versions().items())),
             seeds=seeds,
@@ -121,7 +121,7 @@ def summarise(
             trial_returns=_trial_returns(records, runs),
             forecast=errors,
             extra=() if errors is None else (forecast_windows(encoder, market, errors),),
-            quality_spans=spans,
+            quality_spans=quality_spans,
             circumstances=circumstances(config, market, quality=quality, openings=openings),
             resampling=Resampling(draws=config.test.bootstrap_draws, seed=config.run.seed),
         )

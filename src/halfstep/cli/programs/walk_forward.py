@@ -2,7 +2,7 @@
 
     folds/2023-01/       a whole chain with fresh models: pilot, trajectories, 50-arms/ with one arm per seed
     tables/months.parquet  one row per month;  tables/curve.parquet  the chained out-of-sample path of each seed
-    report/curve.svg
+    report/              report.html, metrics.json and tables/ of the joined months, once every fold is done
 
 A month is tested once. Its growth is that of an account that begins the month with the deposit; months are chained by
 multiplying their growth. Every fold is closed at the end of its month.
@@ -11,7 +11,7 @@ multiplying their growth. Every fold is closed at the end of its month.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,38 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from halfstep import files
-from halfstep.backtest.figures import percent
+from halfstep.backtest.content import WALK_FORWARD, Report
+from halfstep.backtest.figures import percent, table
 from halfstep.backtest.registry import record_trials
-from halfstep.backtest.statistics import interquartile_mean, seed_interval, student_t_quantile
+from halfstep.backtest.statistics import interquartile_mean, seed_interval
+from halfstep.backtest.twins import write_parquet
+from halfstep.backtest.uncertainty import Resampling
+from halfstep.backtest.walk_forward import (
+    MonthFigures,
+    WalkForward,
+    figures_record,
+    month_figures,
+    walk_sentences,
+)
+from halfstep.broker.engine import TERMINATED
 from halfstep.cli.flags import Request
 from halfstep.cli.frame import Job, Outcome, Program, Step
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.arms import Arm, market_of, read_arm, run_arm
-from halfstep.cli.programs.curves import out_of_sample_chart
 from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
+from halfstep.cli.programs.report import write_report
 from halfstep.cli.programs.run import collect
 from halfstep.cli.programs.trials import arm_trials
+from halfstep.cli.programs.walk_report import TradedMonth, month_market, summarise_months
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
 from halfstep.errors import CoverageError
 from halfstep.market.splits import Split, walk_forward
 from halfstep.progress import Progress
-
-LEAST_MONTHS = 2  # for an interval over months
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +63,14 @@ class Fold:
     Attributes:
         name: the test's first month, such as ``2023-01``.
         records: of the arms, by seed; empty where the fold failed.
+        openings: of its test span so far.
     """
 
     name: str
     split: Split
     config: Config
     records: tuple[dict[str, Any], ...] = ()
+    openings: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +93,10 @@ class WalkForwardResult:
         """Whether every fold ended well."""
         return not self.failures
 
-    def growth(self) -> Float64[np.ndarray, "seed month"]:
-        """Return the log growth of each seed in each month that ended well."""
-        return np.array(
-            [[record["test"]["log_growth"] for record in fold.records] for fold in self.folds if fold.records]
-        ).T
+    @property
+    def done(self) -> tuple[Fold, ...]:
+        """The folds that ended well."""
+        return tuple(fold for fold in self.folds if fold.records)
 
 
 def plan_folds(config: Config, market: Market) -> tuple[tuple[Fold, ...], tuple[str, ...]]:
@@ -133,17 +144,15 @@ def run_walk_forward(config: Config, market: Market, folder: Path, progress: Pro
         progress=progress,
     )  # fmt: skip
     progress.finish()
-    done = tuple(
-        Fold(name=fold.name, split=fold.split, config=fold.config, records=_records(fold, home))
-        if fold.name not in failures
-        else fold
-        for fold in folds
-    )
+    done = tuple(fold if fold.name in failures else _read_fold(fold, home) for fold in folds)
     return WalkForwardResult(config=config, folds=done, skipped=skipped, failures=failures)
 
 
 def months_frame(found: WalkForwardResult, market: Market) -> pl.DataFrame:
-    """Return one row per month: growth over seeds with its interval, the worst and best seed, trades, the market's move."""
+    """Return one row per month: growth over seeds with its interval, the worst and best seed, trades, the market's move.
+
+    All money is that of a month that begins with the deposit.
+    """
     rows = []
     for fold in found.folds:
         first, stop = (market.bars.index_at(day) for day in fold.split.test)
@@ -155,23 +164,32 @@ def months_frame(found: WalkForwardResult, market: Market) -> pl.DataFrame:
         if fold.records:
             growth = np.array([record["test"]["log_growth"] for record in fold.records])
             low, high = _over_seeds(growth, found.config)
-            trades = [record["test"]["rows"]["total_trades"] for record in fold.records]
+            tests = [record["test"] for record in fold.records]
             row |= {
                 "growth": math.expm1(interquartile_mean(growth)), "low": low, "high": high,
                 "worst": math.expm1(growth.min()), "best": math.expm1(growth.max()),
-                "trades": float(np.mean(trades)),
+                "log_growth": float(growth.mean()),
+                "trades": float(np.mean([test["rows"]["total_trades"] for test in tests])),
+                "stopped": sum(test["status"] == TERMINATED for test in tests),
+                "drawdown": max(test["rows"]["equity_dd_maximal"] for test in tests),
             }  # fmt: skip
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def curve_frame(found: WalkForwardResult, market: Market) -> pl.DataFrame:
-    """Return the chained out-of-sample path: a row per bar, log growth of each seed since the first fold."""
+    """Return the chained out-of-sample path: a row per bar, log growth of each seed since the first fold.
+
+    After the month of its ruin a seed's path is level.
+    """
     frames = []
-    for fold in found.folds:
-        if not fold.records:
-            continue
-        paths = {f"seed {record['seed']}": _path(record, fold, market) for record in fold.records}
+    gone: set[int] = set()
+    for fold in found.done:
+        paths = {
+            f"seed {record['seed']}": _path(record, fold, market) * (record["seed"] not in gone)
+            for record in fold.records
+        }
+        gone |= {record["seed"] for record in fold.records if _is_ruined(record, market)}
         first, stop = (market.bars.index_at(day) for day in fold.split.test)
         frames.append(
             pl.DataFrame(
@@ -188,7 +206,23 @@ def curve_frame(found: WalkForwardResult, market: Market) -> pl.DataFrame:
     return joined.with_columns([pl.col(name).cum_sum() for name in seeds])
 
 
-def metrics_of(found: WalkForwardResult, months: pl.DataFrame) -> dict[str, Any]:
+def walk_of(found: WalkForwardResult, months: pl.DataFrame, market: Market) -> WalkForward:
+    """Return what the report needs to know of the months of a complete walk-forward."""
+    tests = [[record["test"] for record in fold.records] for fold in found.done]
+    return WalkForward(
+        months=tuple(fold.name for fold in found.done),
+        log_growth=np.array([[test["log_growth"] for test in month] for month in tests]).T,
+        is_ruined=np.array(
+            [[_is_ruined(record, market) for record in fold.records] for fold in found.done]
+        ).T,
+        is_stopped=np.array([[test["status"] == TERMINATED for test in month] for month in tests]).T,
+        table=table(WALK_FORWARD, months),
+    )
+
+
+def metrics_of(
+    found: WalkForwardResult, months: pl.DataFrame, figures: MonthFigures | None, report: Report | None
+) -> dict[str, Any]:
     """Return every number of a walk-forward; of an incomplete one, no figure over months."""
     return {
         "schema": "halfstep.walk_forward/1",
@@ -197,7 +231,11 @@ def metrics_of(found: WalkForwardResult, months: pl.DataFrame) -> dict[str, Any]
         "optimizer": found.config.walk_forward.optimizer,
         "months": months.to_dicts(),
         "skipped": list(found.skipped),
-        "overall": overall(found) if found.is_complete else None,
+        "overall": None if figures is None else figures_record(figures),
+        "verdict": None if report is None else report.verdict,
+        "rows": None
+        if report is None
+        else {row.key: row.value for row in report.rows() if row.unit != "text"},
         "clock": {
             "arm_seconds": {
                 f"{fold.name}-s{record['seed']}": record["clock"]
@@ -208,29 +246,9 @@ def metrics_of(found: WalkForwardResult, months: pl.DataFrame) -> dict[str, Any]
     }
 
 
-def overall(found: WalkForwardResult) -> dict[str, Any]:
-    """Return the chained growth with its interval over seeds, and the mean month with its interval over months."""
-    growth = found.growth()  # (seed, month)
-    total, month = growth.sum(axis=1), growth.mean(axis=0)
-    low, high = _over_seeds(total, found.config)
-    return {
-        "growth": math.expm1(interquartile_mean(total)), "growth_over_seeds": [low, high],
-        "worst_seed": math.expm1(total.min()), "best_seed": math.expm1(total.max()),
-        "mean_month": float(month.mean()), "mean_month_over_months": interval_over_months(month),
-        "months_up": int((month > 0).sum()), "months": len(month), "seeds": len(total),
-    }  # fmt: skip
-
-
-def interval_over_months(growth: Float64[np.ndarray, " month"]) -> list[float] | None:
-    """Return the 95 % t-interval of the mean log growth of a month; None below two months."""
-    n = len(growth)
-    if n < LEAST_MONTHS:
-        return None
-    half = student_t_quantile(0.975, n - 1) * float(growth.std(ddof=1)) / math.sqrt(n)
-    return [float(growth.mean()) - half, float(growth.mean()) + half]
-
-
-def shown(found: WalkForwardResult, months: pl.DataFrame) -> tuple[RenderableType, ...]:
+def shown(
+    found: WalkForwardResult, months: pl.DataFrame, figures: MonthFigures | None, report: Report | None
+) -> tuple[RenderableType, ...]:
     """Return the table of months and the sentences for people."""
     settings = found.config.walk_forward
     table = Table(
@@ -251,27 +269,10 @@ def shown(found: WalkForwardResult, months: pl.DataFrame) -> tuple[RenderableTyp
     lines += [
         f"FAILED {name}: {failure.error} Log: {failure.log}" for name, failure in found.failures.items()
     ]
-    lines.append(in_words(overall(found)) if found.is_complete else "The result is incomplete.")
+    lines += ["The result is incomplete."] if figures is None else walk_sentences(figures)
+    if report is not None:
+        lines += [*(banner.text for banner in report.banners), report.verdict]
     return tuple(lines)
-
-
-def in_words(figures: Mapping[str, Any]) -> str:
-    """Return the sentence on all months together."""
-    low, high = figures["growth_over_seeds"]
-    text = (
-        f"Chained growth of {figures['months']} months: {percent(figures['growth'])} (95 % over seeds {percent(low)} … "
-        f"{percent(high)}); worst seed {percent(figures['worst_seed'])}, best {percent(figures['best_seed'])}; "
-        f"{figures['months_up']} months up."
-    )
-    interval = figures["mean_month_over_months"]
-    if interval is None:
-        return f"{text} One month gives no interval over months."
-    low, high = interval
-    word = "no growth is shown" if low <= 0 <= high else "growth is shown" if low > 0 else "a loss is shown"
-    return (
-        f"{text} Mean log growth of a month {figures['mean_month']:+.5f} (95 % over months {low:+.5f} … {high:+.5f}): "
-        f"{word}."
-    )
 
 
 def _config_of(config: Config, split: Split) -> Config:
@@ -284,7 +285,7 @@ def _run_fold(tree: dict[str, Any], folder: Path, progress: Progress) -> None:
     config, market = market_of(json.dumps(tree), True)
     settings = config.walk_forward
     store = episodes_folder(collect(config, market, folder, progress))
-    open_test(config, market, folder)  # before an arm trades it
+    openings = open_test(config, market, folder)  # before an arm trades it
     arms = [Arm(settings.optimizer, seed) for seed in range(1, settings.seeds + 1)]
     for arm in arms:
         home = folder / "50-arms" / arm.name
@@ -293,12 +294,20 @@ def _run_fold(tree: dict[str, Any], folder: Path, progress: Progress) -> None:
     records = [read_arm(folder / "50-arms" / arm.name) for arm in arms]
     plan = {name: getattr(settings, name) for name in ("train_months", "validation_months", "anchored")}
     record_trials(arm_trials(config, market, records, program="walk-forward", run=folder, plan=plan))
-    files.write_json(folder / "fold.json", {"arms": [arm.name for arm in arms]})
+    files.write_json(folder / "fold.json", {"arms": [arm.name for arm in arms], "openings": openings})
 
 
-def _records(fold: Fold, home: Path) -> tuple[dict[str, Any], ...]:
+def _read_fold(fold: Fold, home: Path) -> Fold:
+    """Return a finished fold with what its seeds did."""
     done = json.loads((home / fold.name / "fold.json").read_text(encoding="utf-8"))
-    return tuple(read_arm(home / fold.name / "50-arms" / name) for name in done["arms"])
+    records = tuple(read_arm(home / fold.name / "50-arms" / name) for name in done["arms"])
+    return replace(fold, records=records, openings=done["openings"])
+
+
+def _is_ruined(record: dict[str, Any], market: Market) -> bool:
+    """Return whether a seed's month ended at the account's floor or below."""
+    rules = market.test_rules
+    return bool(rules.deposit + record["test"]["net_profit"] <= rules.floor)
 
 
 def _path(record: dict[str, Any], fold: Fold, market: Market) -> Float64[np.ndarray, " bar"]:
@@ -345,21 +354,31 @@ def _work(job: Job[NoInputs]) -> Outcome:
     home = job.folder.path
     found = run_walk_forward(job.config, job.market, home, job.progress)
     months = months_frame(found, job.market)
-    _write(home / "tables" / "months.parquet", months)
-    chart = home / "report" / "curve.svg"
-    if any(fold.records for fold in found.folds):
-        curve = curve_frame(found, job.market)
-        _write(home / "tables" / "curve.parquet", curve)
-        files.write_text(chart, out_of_sample_chart(curve))
+    write_parquet(months, home / "tables" / "months.parquet")
+    if found.done:
+        write_parquet(curve_frame(found, job.market), home / "tables" / "curve.parquet")
+    if not found.is_complete:
+        return Outcome(
+            metrics=metrics_of(found, months, None, None), shown=shown(found, months, None, None),
+            last=(f"No report yet. Try the failed months again with: halfstep walk-forward --resume {home}",), status=1,
+        )  # fmt: skip
+    walk = walk_of(found, months, job.market)
+    report = summarise_months(job.config, job.market, walk, _traded(found, job.market))
+    figures = month_figures(walk, Resampling(draws=job.config.test.bootstrap_draws, seed=job.config.run.seed))
+    page = write_report(report, home)
     return Outcome(
-        metrics=metrics_of(found, months), shown=shown(found, months), last=(f"Chart: {chart.absolute()}",),
-        status=0 if found.is_complete else 1,
+        metrics=metrics_of(found, months, figures, report), shown=shown(found, months, figures, report),
+        last=(f"Report: {page.absolute()}",),
     )  # fmt: skip
 
 
-def _write(path: Path, frame: pl.DataFrame) -> None:
-    with files.replacing(path) as temporary:
-        frame.write_parquet(temporary)
+def _traded(found: WalkForwardResult, market: Market) -> list[TradedMonth]:
+    return [
+        TradedMonth(
+            name=fold.name, market=month_market(market, fold.split), records=fold.records, openings=fold.openings
+        )
+        for fold in found.done
+    ]  # fmt: skip
 
 
 PROGRAM = Program(verb="walk-forward", open=_open, plan=_plan, work=_work)

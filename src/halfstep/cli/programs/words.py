@@ -15,7 +15,6 @@ from halfstep.market.calendar import iso
 from halfstep.market.check import check_bars
 
 HASH_SHOWN = 16
-INPUTS = ("recipe", "data", "instrument", "broker", "model", "optim", "research", "study_encoder", "study", "test", "compare", "run")  # fmt: skip
 
 
 def title(market: Market) -> str:
@@ -24,30 +23,38 @@ def title(market: Market) -> str:
     return f"{market.bars.symbol} {market.bars.timeframe.name}: test from {first} to before {stop}"
 
 
-def settings(config: Config, market: Market, models: Path, name: str) -> tuple[Row, ...]:
+def expert(models: Path, name: str) -> str:
+    """Return the name of a policy with the hash of its weights, where its folder holds them."""
+    actor = model_file(models, "actor")
+    return name + (f", weights {files.sha256(actor)[:HASH_SHOWN]}" if actor.exists() else "")
+
+
+def spans(market: Market) -> str:
+    """Return the days that were learned from, that chose the weights, and of the test."""
+    return "; ".join(
+        f"{part} {getattr(market.split, part)[0]} to before {getattr(market.split, part)[1]}, {b - a:,} bars"
+        for part in ("train", "validation", "test")
+        for a, b in (getattr(market.spans, part),)
+    )
+
+
+def settings(config: Config, market: Market, *, expert: str, spans: str) -> tuple[Row, ...]:
     """Return the settings of the test as the tester lists them; words only.
 
     Args:
-        models: folder of the policy that is shown.
-        name: of that policy.
+        config, market: of the test.
+        expert: the policy that is shown.
+        spans: days of training, validation and test.
     """
     bars, rules = market.bars, market.test_rules
-    actor = model_file(models, "actor")
-    weights = f", weights {files.sha256(actor)[:HASH_SHOWN]}" if actor.exists() else ""
     first, stop = market.spans.test
     times = bars.server_time
     source = (
         "made up" if bars.source.path is None else f"{bars.source.path.name}, SHA-256 {bars.source.sha256}"
     )
-    spans = "; ".join(
-        f"{part} {getattr(market.split, part)[0]} to before {getattr(market.split, part)[1]}, {b - a:,} bars"
-        for part in ("train", "validation", "test")
-        for a, b in (getattr(market.spans, part),)
-    )
-    tree = plain(config)
-    inputs = "; ".join(f"{key}: {tree[key]}" for key in INPUTS if key in tree)
+    inputs = "; ".join(f"{key}: {value}" for key, value in plain(config).items())
     texts = {
-        "expert": f"{name}{weights}",
+        "expert": expert,
         "symbol": bars.symbol,
         "period": f"{bars.timeframe.name}, {iso(int(times[first]))} – {iso(int(times[stop - 1]))}, clock {bars.zone.name}",
         "inputs": inputs,
