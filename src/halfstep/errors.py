@@ -19,6 +19,7 @@
     │   └── StoreDamagedError         a shard fails its checks
     ├── CheckpointError               model files do not fit the model
     ├── ResumeError                   a run cannot be continued as asked
+    ├── TaskError                     work in a process of its own crashed or was killed; exit status 1
     └── DivergenceError               a loss or gradient is not finite; exit status 3
 
 A message reads ``<what>: <value>, <allowed>. <way out>``. Wrong arguments to a function are plain
@@ -136,6 +137,12 @@ class CheckpointError(HalfstepError):
 
 class ResumeError(HalfstepError):
     """A run cannot be continued as asked."""
+
+
+class TaskError(HalfstepError):
+    """Work in a process of its own crashed or was killed, and the program cannot go on without it."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class DivergenceError(HalfstepError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from halfstep.backtest import comparison, content
 from halfstep.backtest.assembly import Evidence, assemble
 from halfstep.backtest.baselines import Baseline, RandomBand, Span, random_band, simple_baselines
-from halfstep.backtest.comparison import ArmFigures, ForecastErrors, SeedRun
+from halfstep.backtest.comparison import ArmFigures, FailedArm, ForecastErrors, SeedRun
 from halfstep.backtest.content import Report
 from halfstep.backtest.definitions import DEFINITIONS, row
 from halfstep.backtest.html import page
@@ -68,6 +68,39 @@ def arms(seeds: int = 5) -> list[ArmFigures]:
         for k, name in ((1, "adamw"), (2, "adam_mini"))
         for seed in range(1, seeds + 1)
     ]  # fmt: skip
+
+
+def failed(name: str) -> FailedArm:
+    return FailedArm(
+        optimizer=name, seed=6, error="DivergenceError: update 3.", log=f"50-arms/{name}-s6/log.txt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "verdict", "sentence"),
+    [
+        ("adam_mini", "No verdict: the result is incomplete, adam_mini-s6 failed.", "no verdict, adam_mini-s6 failed."),
+        ("adamw", "No random policies were played.", "no verdict, adamw-s6 failed."),
+        ("sgd", "No random policies were played.", "5 seeds; within"),
+    ],
+)  # fmt: skip
+def test_nothing_is_said_of_an_optimizer_with_a_missing_arm(
+    missing: str, verdict: str, sentence: str
+) -> None:
+    report = assemble(evidence([run_of([5.0], deposit=1e4)], arms=arms(), failed=(failed(missing),)))
+    assert report.verdict == verdict
+    assert report.banners[0].key == "incomplete"
+    assert (
+        f"{missing}-s6 failed: DivergenceError: update 3 (log: 50-arms/{missing}-s6/log.txt)."
+        in report.banners[0].text
+    )
+    said = [text for key, text in report.remarks if key == "optimizers"]
+    assert sentence in said[0]
+    assert ("sgd - adamw: no verdict, sgd-s6 failed." in said) == (missing == "sgd")
+    optimizers = report.table("optimizers")
+    assert optimizers is not None
+    differences = dict(optimizers.frame.select("optimizer", "loss_difference").iter_rows())
+    assert (differences["adam_mini"] is None) == (missing != "sgd")
 
 
 def errors(origins: int = 240) -> ForecastErrors:

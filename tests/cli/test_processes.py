@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from halfstep.cli.programs.processes import Task, failed_tasks, run_side_by_side
+from halfstep.cli.programs.processes import Task, failed_tasks, incomplete_status, run_side_by_side
+from halfstep.errors import DivergenceError, TaskError
 from halfstep.progress import SILENT
 
 CODE = """
@@ -70,10 +71,22 @@ def test_a_failure_stays_alone(tasks: Callable[[str], Task], tmp_path: Path, pro
     assert failures["diverges"].error == "DivergenceError: update 3: loss nan."
     assert "some_tasks.py" in failures["diverges"].log.read_text()
     assert failures["is killed"].error == "its process ended with exit code -9"
+    assert failures["is killed"].log.read_text() == (
+        "is killed: its process ended with exit code -9, without a traceback.\n"
+    )
     for name in ("first", "last"):
         assert (tmp_path / f"{name}.json").read_text() == '{\n  "threads": 1,\n  "code": "yes"\n}\n'
     assert counter.done == 400
-    assert "failed: " in str(failed_tasks(failures))
+    error = failed_tasks(failures)  # divergence first, whichever ended first
+    assert isinstance(error, DivergenceError)
+    assert str(error).startswith(
+        "diverges, and 1 more failed: DivergenceError: update 3: loss nan. The details are in "
+    )
+    assert incomplete_status(failures) == error.exit_status == 3
+    del failures["diverges"]
+    assert isinstance(failed_tasks(failures), TaskError)
+    assert incomplete_status(failures) == failed_tasks(failures).exit_status == 1
+    assert incomplete_status({}) == 0
 
 
 def test_code_that_cannot_be_imported_is_a_failure(tasks: Callable[[str], Task], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,3 +327,115 @@ def test_other_bars_are_no_continuation(unbroken: tuple[Path, str]) -> None:
     assert process.returncode == 2
     assert "data.made_up: 2600 became 2700" in text
     assert "Traceback" not in text
+
+
+FRAGILE = """
+import os, signal
+from pathlib import Path
+import torch
+from halfstep.training.optimizers import register_optimizer
+
+class Fragile(torch.optim.AdamW):
+    \"\"\"Kills the first process that makes a step while there is a file `kill` here.\"\"\"
+
+    def step(self, closure=None):
+        if (kill := Path(__file__).with_name("kill")).exists():
+            kill.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(closure)
+
+register_optimizer("fragile", lambda model, s: Fragile(model.parameters(), lr=s.lr))
+"""
+
+
+def failing_run(home: Path, *flags: str) -> tuple[int, str]:
+    """Run in a folder where sgd diverges and the optimizer `fragile` may be killed; returns status and output."""
+    home.mkdir(exist_ok=True)
+    (home / "code.py").write_text(FRAGILE)
+    settings = (
+        "--recipe", "smoke", "--data.made-up", "1500", "--study-encoder.epochs", "1", "--study.updates", "6",
+        "--study.eval-every", "3", "--research.passes", "4", "--compare.optimizers", "adamw", "fragile", "sgd", "--compare.headline", "fragile",
+        "--compare.code", "code.py", "--optim.sgd-lr", "1e30", "--run.jobs", "2", "--out", "run",
+    )  # fmt: skip
+    process = command(home, "run", *(flags or settings))
+    text, _ = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+@pytest.fixture(scope="module")
+def incomplete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return where a run went on without three of its six arms, one of them killed, and its output."""
+    home = tmp_path_factory.mktemp("incomplete")
+    (home / "kill").touch()
+    status, text = failing_run(home)
+    assert status == 3, text
+    return home, text
+
+
+def test_failed_arms_stop_no_other_and_mark_the_result(incomplete: tuple[Path, str]) -> None:
+    home, text = incomplete
+    folder = home / "run"
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["complete"] is False
+    killed = next(name for name in found["failed"] if name.startswith("fragile"))
+    assert found["failed"].keys() == {killed, "sgd-s1", "sgd-s2"}
+    assert found["failed"][killed]["error"] == "its process ended with exit code -9"
+    assert found["failed"]["sgd-s1"]["error"].startswith("DivergenceError: ")
+    for failure in found["failed"].values():
+        assert (folder / failure["log"]).read_text()
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    page = json.loads((folder / "report" / "metrics.json").read_text())
+    html = (folder / "report" / "report.html").read_text()
+    [banner] = [each["text"] for each in page["banners"] if each["key"] == "incomplete"]
+    words = " ".join(text.split())
+    for said in (words, html.replace("&#39;", "'"), banner):
+        assert "The result is incomplete." in said
+        assert f"{killed} failed: its process ended with exit code -9 (log: 50-arms/{killed}/log.txt)" in said
+        assert "sgd-s2 failed: DivergenceError" in said
+    # no verdict on what has a missing arm
+    assert found["verdict"] == f"No verdict: the result is incomplete, {killed} failed."
+    assert "random trading (p = " not in words
+    assert found["optimizers"].keys() == {"adamw", "fragile"}
+    remarks = [sentence for key, sentence in page["remarks"] if key == "optimizers"]
+    assert f"Validation loss: fragile - adamw: no verdict, {killed} failed." in remarks
+    assert "sgd - adamw: no verdict, sgd-s1, sgd-s2 failed." in remarks
+    lines = (home / "runs" / "registry.jsonl").read_text().splitlines()
+    assert len(lines) == 6  # what failed was tried, too
+
+
+@pytest.mark.slow
+def test_a_continuation_does_a_killed_arm_as_if_nobody_had_killed_it(
+    incomplete: tuple[Path, str], tmp_path: Path
+) -> None:
+    shutil.copytree(incomplete[0], tmp_path / "a")
+    assert failing_run(tmp_path / "a", "--resume", "run")[0] == 3
+    assert failing_run(tmp_path / "b")[0] == 3
+    for home in ("a", "b"):
+        found = json.loads((tmp_path / home / "run" / "metrics.json").read_text())
+        assert found["failed"].keys() == {"sgd-s1", "sgd-s2"}  # sure to fail
+        assert "random trading (p = " in found["verdict"]
+    folder, whole = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    names = [str(path.relative_to(whole)) for pattern in COMPARED for path in whole.glob(pattern)]
+    assert len(names) > 15
+    same_files(folder, whole, *names)
+
+
+def test_without_the_headline_there_is_no_report(tmp_path: Path) -> None:
+    status, text = failing_run(
+        tmp_path, "--recipe", "smoke", "--data.made-up", "1500", "--study-encoder.epochs", "1", "--study.updates", "2",
+        "--study.eval-every", "2", "--research.passes", "2", "--compare.optimizers", "sgd", "adamw", "--compare.headline", "sgd",
+        "--compare.seeds", "1", "--optim.sgd-lr", "1e30", "--run.jobs", "2", "--out", "run",
+    )  # fmt: skip
+    assert status == 3
+    assert re.search(r"halfstep: sgd-s1 failed: DivergenceError: .* The details are in .*log.txt", text)
+    assert (tmp_path / "run" / "50-arms" / "adamw-s1" / "arm.json").exists()
+    assert not (tmp_path / "run" / "report").exists()
+
+
+def test_unknown_optimizers_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    flags = ("--recipe", "smoke", "--compare.optimizers", "adamw", "adamini", "--compare.headline", "adamw")
+    process = command(tmp_path, "run", *flags, "--out", "run")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "'adamini', must be one of" in text
+    assert not (tmp_path / "run").exists()

@@ -16,6 +16,24 @@ from halfstep.config.load import merged
 from halfstep.config.recipes import smoke
 from halfstep.errors import CoverageError
 
+DIVERGING = """
+from pathlib import Path
+import torch
+from halfstep.training.optimizers import register_optimizer
+
+class Once(torch.optim.AdamW):
+    \"\"\"The first one that makes a step here sets its first parameter to infinity.\"\"\"
+
+    def step(self, closure=None):
+        seen = Path(__file__).with_name("seen")
+        if not seen.exists():
+            seen.touch()
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("nan"))
+        return super().step(closure)
+
+register_optimizer("once", lambda model, s: Once(model.parameters(), lr=s.lr))
+"""
 SHORT = {"train_months": 1, "validation_months": 1, "seeds": 2}
 
 
@@ -141,3 +159,41 @@ def test_a_plan_names_the_folds(
     assert main(["walk-forward", "--recipe", "smoke", "--dry-run"]) == 2
     assert "but 15 are needed" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_seed_stops_neither_the_others_nor_the_other_months(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    (tmp_path / "code.py").write_text(DIVERGING)
+    flags = (
+        "--recipe", "smoke", "--data.made-up", "3400", "--study-encoder.epochs", "1", "--study.updates", "2",
+        "--study.eval-every", "2", "--research.passes", "2", "--walk-forward.train-months", "1",
+        "--walk-forward.validation-months", "1", "--walk-forward.seeds", "2", "--walk-forward.optimizer", "once",
+        "--compare.code", "code.py", "--jobs", "1", "--out", "walk",
+    )  # fmt: skip
+    assert main(["walk-forward", *flags]) == 3
+    torch.set_num_threads(threads)
+    found = without_clock(tmp_path / "walk")
+    assert found["complete"] is False
+    assert found["overall"] is None
+    [(month, failure)] = found["failed"].items()
+    assert failure["error"].startswith("DivergenceError: once-s1 failed: DivergenceError: update 2: loss nan")
+    home = tmp_path / "walk" / "folds"
+    assert (home / month / "50-arms" / "once-s2" / "arm.json").exists()
+    assert "DivergenceError" in (home / month / "50-arms" / "once-s1" / "log.txt").read_text()
+    assert all(
+        (home / row["month"] / "fold.json").exists() for row in found["months"] if row["month"] != month
+    )
+    screen = " ".join(capsys.readouterr().err.split())
+    assert f"FAILED {month}: " in screen
+    assert "The result is incomplete." in screen
+    assert "growth is shown" not in screen
+    lines = (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * len(found["months"])
+    assert len({json.loads(line)["configuration"] for line in lines}) == 1
+
+    assert main(["walk-forward", "--resume", "walk"]) == 0  # it diverges once only
+    torch.set_num_threads(threads)
+    assert without_clock(tmp_path / "walk")["overall"]["months"] == len(found["months"])

@@ -7,7 +7,7 @@ import numpy as np
 
 from halfstep.backtest import breakdown, comparison, content, sensitivity, uncertainty, verdict
 from halfstep.backtest.baselines import Baseline, RandomBand, band_table, baseline_table, random_table
-from halfstep.backtest.comparison import ArmFigures, ForecastErrors, SeedRun, StepTimes
+from halfstep.backtest.comparison import ArmFigures, FailedArm, ForecastErrors, SeedRun, StepTimes
 from halfstep.backtest.content import Report
 from halfstep.backtest.figures import Row, Table, table
 from halfstep.backtest.ratios import Floats
@@ -45,6 +45,7 @@ class Evidence:
         band: random policies with the middle seed's positions.
         cases: replays of the middle seed's actions, the test itself first.
         arms, steps, margin: of the optimizers compared.
+        failed: arms that are missing; the report is then marked incomplete.
         trials: how many configurations were tried, by kind of return.
         trial_returns: per-bar returns of configurations on the test span, ``(bar, trial)``.
         forecast: errors of the middle seed's encoder on the test span.
@@ -67,6 +68,7 @@ class Evidence:
     arms: Sequence[ArmFigures] = ()
     steps: StepTimes = field(default_factory=dict)
     margin: float = 0.01
+    failed: Sequence[FailedArm] = ()
     trials: Mapping[Observation, TrialCount] = field(default_factory=dict)
     trial_returns: Floats | None = None
     forecast: ForecastErrors | None = None
@@ -90,7 +92,8 @@ def assemble(given: Evidence) -> Report:
     months = None if given.walk is None else month_figures(given.walk, given.resampling)
     if months is not None:
         intervals.append(months.mean_month_over_months)
-    warnings = verdict.banners(run, given.circumstances)
+    warnings = [comparison.incomplete_banner(given.failed)] if given.failed else []
+    warnings += verdict.banners(run, given.circumstances)
     if given.walk is not None:
         warnings += walk_banners(given.walk, [each.seed for each in given.seeds])
     if given.cases:
@@ -99,11 +102,7 @@ def assemble(given: Evidence) -> Report:
     simple = verdict.summary_rows(
         run, middle.metrics, sure, given.band, given.baselines, openings=given.circumstances.openings
     )
-    words = (
-        "No random policies were played."
-        if given.band is None
-        else verdict.verdict_sentence(given.band.p(run.net), intervals)
-    )
+    words = _verdict(given, run.net, intervals)
     if months is not None:
         trades = run.trades.height
         words = f"{walk_headline(months, trades=trades)} {words}"
@@ -126,6 +125,15 @@ def assemble(given: Evidence) -> Report:
         versions=given.versions,
         tables=tables,
     )  # fmt: skip
+
+
+def _verdict(given: Evidence, net: float, intervals: Sequence[tuple[float, float] | None]) -> str:
+    missing = [arm.name for arm in given.failed if arm.optimizer == given.representative]
+    if missing:
+        return f"No verdict: the result is incomplete, {', '.join(missing)} failed."
+    if given.band is None:
+        return "No random policies were played."
+    return verdict.verdict_sentence(given.band.p(net), intervals)
 
 
 def _representative(given: Evidence, middle: SeedRun) -> str:
@@ -177,7 +185,7 @@ def _tables(
         ]
     if given.arms:
         optimizers, sentences = comparison.optimizer_table(
-            given.arms, given.steps, margin=given.margin, resampling=given.resampling
+            given.arms, given.steps, margin=given.margin, resampling=given.resampling, failed=given.failed
         )
         found += [optimizers, comparison.loss_table(given.arms)]
         remarks += sentences

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from halfstep.backtest import content
 from halfstep.backtest import statistics as s
 from halfstep.backtest.baselines import run_record
+from halfstep.backtest.content import Banner
 from halfstep.backtest.figures import Table, table
 from halfstep.backtest.metrics import Metrics
 from halfstep.backtest.ratios import Floats
@@ -135,19 +136,58 @@ class ArmFigures:
     curve: tuple[tuple[int, float, float], ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedArm:
+    """One optimizer with one seed that gave no result.
+
+    Attributes:
+        optimizer, seed: of the arm.
+        error: class and message.
+        log: file with the details, from the run's folder on.
+    """
+
+    optimizer: str
+    seed: int
+    error: str
+    log: str
+
+    @property
+    def name(self) -> str:
+        """Name of the arm."""
+        return f"{self.optimizer}-s{self.seed}"
+
+
+def incomplete_banner(failed: Sequence[FailedArm]) -> Banner:
+    """Return the warning above a report that lacks arms."""
+    arms = "; ".join(f"{arm.name} failed: {arm.error.rstrip('.')} (log: {arm.log})" for arm in failed)
+    return Banner(
+        "incomplete",
+        f"The result is incomplete. {arms}. No verdict is given on an optimizer with a missing arm, nor by comparison "
+        "with one.",
+    )
+
+
 StepTimes = Mapping[str, tuple[float, float, float]]
 
 
 def optimizer_table(
-    arms: Sequence[ArmFigures], steps: StepTimes, *, margin: float, resampling: Resampling
+    arms: Sequence[ArmFigures],
+    steps: StepTimes,
+    *,
+    margin: float,
+    resampling: Resampling,
+    failed: Sequence[FailedArm] = (),
 ) -> tuple[Table, list[tuple[str, str]]]:
     """Return one line per optimizer, and the sentences that compare each with AdamW seed by seed.
+
+    An optimizer with a failed arm, or compared with one, gets no verdict.
 
     Args:
         arms: of all optimizers; those of one seed are paired.
         steps: median, lower and upper quartile of the milliseconds of a step, by optimizer.
         margin: of equivalence, as a fraction of AdamW's mean.
         resampling: behind the intervals over seeds.
+        failed: arms that are missing.
     """
     names = list(dict.fromkeys(arm.optimizer for arm in arms))
     by_name = {name: sorted((a for a in arms if a.optimizer == name), key=lambda a: a.seed) for name in names}
@@ -160,8 +200,10 @@ def optimizer_table(
         record |= _over_seeds("net", [arm.net for arm in mine], resampling)
         record |= _over_seeds("growth", [arm.growth for arm in mine], resampling)
         for figure, is_gain in (("loss", False), ("growth", True)):
-            compared = _paired(name, mine, reference, figure, margin, is_gain)
-            words = _verdict(name, mine, reference, figure, compared)
+            words, compared = _no_verdict(name, failed), None
+            if words is None:
+                compared = _paired(name, mine, reference, figure, margin, is_gain)
+                words = _verdict(name, mine, reference, figure, compared)
             record |= {
                 f"{figure}_difference": None if compared is None else compared.difference,
                 f"{figure}_difference_low": None if compared is None else compared.interval[0],
@@ -173,6 +215,10 @@ def optimizer_table(
                 what = "Validation loss" if figure == "loss" else "Log growth on the test"
                 remarks.append(("optimizers", f"{what}: {words}"))
         records.append(record)
+    without_any = dict.fromkeys(arm.optimizer for arm in failed if arm.optimizer not in names)
+    remarks += [
+        (content.OPTIMIZERS.key, words) for name in without_any if (words := _no_verdict(name, failed))
+    ]
     return table(content.OPTIMIZERS, records), remarks
 
 
@@ -229,6 +275,14 @@ def _paired(
     if name == REFERENCE or len(both) == 0:
         return None
     return s.compare_paired(name, both[:, 0], REFERENCE, both[:, 1], margin=margin, greater_is_better=is_gain)
+
+
+def _no_verdict(name: str, failed: Sequence[FailedArm]) -> str | None:
+    """Return why there is no verdict on an optimizer, where arms of it or of AdamW are missing."""
+    missing = [arm.name for arm in failed if arm.optimizer in (name, REFERENCE)]
+    if name == REFERENCE or not missing:
+        return None
+    return f"{name} - {REFERENCE}: no verdict, {', '.join(missing)} failed."
 
 
 def _verdict(

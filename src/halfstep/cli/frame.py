@@ -91,7 +91,7 @@ class Outcome:
         metrics: all figures, for ``metrics.json``; times of the clock stand under ``clock``.
         shown: tables and sentences for people, also logged.
         last: the last lines on the screen, for example where the report is.
-        status: exit status; 1 where the result is incomplete.
+        status: exit status; above 0 where the result is incomplete, and the manifest then says ``failed``.
     """
 
     metrics: Mapping[str, Any]
@@ -140,6 +140,7 @@ def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
             )
         )  # fmt: skip
         folder.write_metrics(outcome.metrics)
+        folder.is_complete = outcome.status == 0
         _show(outcome, screen)
         folder.log(_as_text(outcome))
         if request.flags.json:

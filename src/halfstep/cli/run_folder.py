@@ -58,6 +58,10 @@ class RunFolder:
         resume: continue what stands there; without it a folder that holds anything is refused.
         facts: the data and the earlier results that are read.
 
+    Attributes:
+        is_complete: set it to False where the program ends without all that it should give: the status is then
+            ``failed``, not ``finished``.
+
     Raises:
         OutputExistsError: the folder is not empty and ``resume`` is False.
         ResumeError: another process works in the folder, or the program, configuration, data, earlier results or
@@ -68,6 +72,7 @@ class RunFolder:
         self, path: Path, *, verb: str, config: Config, argv: Sequence[str], resume: bool, facts: Facts
     ) -> None:
         self.path, self.verb, self.config = path, verb, config
+        self.is_complete = True
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
         if not resume and path.is_dir() and _holds_results(path):
@@ -133,8 +138,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
-        self._manifest["status"] = status
+        if kind is None:
+            self._manifest["status"] = "finished" if self.is_complete else "failed"
+        else:
+            self._manifest["status"] = "interrupted" if kind is KeyboardInterrupt else "failed"
         self._write_manifest()
         if error is not None:
             self.log("".join(traceback.format_exception(error)))

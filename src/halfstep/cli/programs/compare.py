@@ -47,7 +47,7 @@ from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import encoder_steps, run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
-from halfstep.cli.programs.processes import Failure, failed_tasks
+from halfstep.cli.programs.processes import Failure, failed_tasks, incomplete_status
 from halfstep.cli.programs.run import collect
 from halfstep.cli.programs.timing import MemoryFigures, memory_figures, step_times
 from halfstep.cli.programs.trials import arm_trials, failed_trials
@@ -364,7 +364,7 @@ def _work(job: Job[CompareInputs]) -> Outcome:
     files.write_text(chart, curves_chart({name: found.of(name) for name in found.config.compare.optimizers}))
     return Outcome(
         metrics=metrics_of(found), shown=shown(found), last=(f"Chart: {chart.absolute()}",),
-        status=1 if found.arms.failures else 0,
+        status=incomplete_status(found.arms.failures),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from halfstep.cli.user_code import imported
-from halfstep.errors import DivergenceError, HalfstepError
+from halfstep.errors import DivergenceError, HalfstepError, TaskError
 from halfstep.progress import Progress
 
 _SHARES = 100  # steps in which a task reports how far it is
@@ -95,11 +95,32 @@ def run_side_by_side(
     return failures
 
 
+def incomplete_status(failures: Mapping[str, Failure]) -> int:
+    """Return the exit status of a program that goes on without some of its tasks.
+
+    0 without failures; 3 where training diverged in one of them, because going on with the same settings gives the
+    same; else 1.
+    """
+    if not failures:
+        return 0
+    diverged = DivergenceError.exit_status
+    return diverged if diverged in {failure.exit_status for failure in failures.values()} else 1
+
+
 def failed_tasks(failures: Mapping[str, Failure]) -> HalfstepError:
-    """Return the error of a program that cannot go on without all of its tasks."""
-    name, failure = next(iter(failures.items()))
+    """Return the error of a program that cannot go on without all of its tasks.
+
+    It has the class of the first failure that training caused, else of the first.
+    """
+    statuses = {name: failure.exit_status for name, failure in failures.items()}
+    name = min(
+        statuses, key=lambda each: statuses[each] != DivergenceError.exit_status
+    )  # the first of equals
+    failure = failures[name]
     others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-    kind = DivergenceError if failure.exit_status == DivergenceError.exit_status else HalfstepError
+    kind = {DivergenceError.exit_status: DivergenceError, 1: TaskError}.get(
+        failure.exit_status, HalfstepError
+    )
     return kind(f"{name}{others} failed: {failure.error} The details are in {failure.log}.")
 
 
@@ -128,7 +149,11 @@ class _Worker:
             self.process.join()
             self.is_alive = False
             error = f"its process ended with exit code {self.process.exitcode}"
-            kind, content = "failed", Failure(error=error, exit_status=1, log=self._task.log)
+            _append(self._task.log, f"{self._task.name}: {error}, without a traceback.\n")
+            kind, content = (
+                "failed",
+                Failure(error=error, exit_status=TaskError.exit_status, log=self._task.log),
+            )
         if kind == "share":
             share, figures = content
             self._move(progress, share, figures)
@@ -165,7 +190,7 @@ def _serve(connection: Connection, lifeline: Connection, threads: int, code: lis
             call(*arguments, _Share(connection))
             connection.send(("done", None))
         except Exception as error:
-            connection.send(("failed", _failure(error, log)))
+            connection.send(("failed", failure_of(error, log)))
 
 
 def _end_with(lifeline: Connection) -> None:
@@ -174,15 +199,20 @@ def _end_with(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _failure(error: Exception, log: Path) -> Failure:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as stream:
-        stream.write("".join(traceback.format_exception(error)))
+def failure_of(error: Exception, log: Path) -> Failure:
+    """Write an error's traceback to a log, and return what is told of it."""
+    _append(log, "".join(traceback.format_exception(error)))
     return Failure(
         error=f"{type(error).__name__}: {error}",
         exit_status=error.exit_status if isinstance(error, HalfstepError) else 1,
         log=log,
     )
+
+
+def _append(log: Path, text: str) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 class _Share:

@@ -9,7 +9,7 @@ import numpy as np
 
 from halfstep.backtest.assembly import Evidence, assemble
 from halfstep.backtest.baselines import Span, random_band, simple_baselines
-from halfstep.backtest.comparison import ArmFigures, SeedRun, StepTimes, middle_seed
+from halfstep.backtest.comparison import ArmFigures, FailedArm, SeedRun, StepTimes, middle_seed
 from halfstep.backtest.content import Report
 from halfstep.backtest.metrics import Surroundings, compute_metrics
 from halfstep.backtest.ratios import Floats
@@ -55,6 +55,7 @@ def summarise(
     openings: int,
     store: EpisodeStore | None = None,
     cloned: Path | None = None,
+    failed: Sequence[FailedArm] = (),
 ) -> Report:
     """Return the report of a comparison, or of one optimizer's seeds.
 
@@ -66,6 +67,7 @@ def summarise(
         openings: of the test span so far.
         store: trajectories that the policies learned from.
         cloned: folder of a policy that imitates them, if one was trained.
+        failed: arms that are missing; one of the headline's at least must be there.
     """
     headline = _headline(config, records)
     mine = [record for record in records if record["optimizer"] == headline]
@@ -114,6 +116,7 @@ def summarise(
             arms=[] if costs is None else [_figures(record, runs[record_name(record)], costs) for record in records],
             steps={} if costs is None else costs.steps,
             margin=config.compare.margin,
+            failed=failed,
             trials={
                 kind: count_trials(is_made_up=config.data.made_up > 0, observation=kind)
                 for kind in ("bar", "day")

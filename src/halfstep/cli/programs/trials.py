@@ -54,13 +54,19 @@ def arm_trials(
 
 
 def failed_trials(
-    config: Config, market: Market, arms: Iterable["Arm"], *, program: str, run: Path
+    config: Config,
+    market: Market,
+    arms: Iterable["Arm"],
+    *,
+    program: str,
+    run: Path,
+    plan: Mapping[str, Any] | None = None,
 ) -> list[Trial]:
     """Return the trials of arms that gave no figure: they were tried all the same."""
     return [
         Trial(
             program=program, run=str(run.absolute()), optimizer=arm.optimizer, seed=arm.seed,
-            configuration=configuration_hash(config, market.bars.hash, arm.optimizer),
+            configuration=configuration_hash(config, market.bars.hash, arm.optimizer, plan),
             is_made_up=config.data.made_up > 0, span="validation", days=market.split.validation, figure="none",
             value=None, sharpe={},
         )

@@ -44,10 +44,17 @@ from halfstep.cli.programs.episodes import episodes_folder
 from halfstep.cli.programs.estimates import run_steps
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.openings import open_test
-from halfstep.cli.programs.processes import Failure, Task, run_side_by_side
+from halfstep.cli.programs.processes import (
+    Failure,
+    Task,
+    failed_tasks,
+    failure_of,
+    incomplete_status,
+    run_side_by_side,
+)
 from halfstep.cli.programs.report import write_report
 from halfstep.cli.programs.run import collect
-from halfstep.cli.programs.trials import arm_trials
+from halfstep.cli.programs.trials import arm_trials, failed_trials
 from halfstep.cli.programs.walk_report import TradedMonth, month_market, summarise_months
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
@@ -281,19 +288,31 @@ def _config_of(config: Config, split: Split) -> Config:
 
 
 def _run_fold(tree: dict[str, Any], folder: Path, progress: Progress) -> None:
-    """Do the chain of one month: trajectories over its training months, then every seed's networks and test."""
+    """Do the chain of one month: trajectories over its training months, then every seed's networks and test.
+
+    Raises:
+        HalfstepError: an arm failed; the others are finished all the same.
+    """
     config, market = market_of(json.dumps(tree), True)
     settings = config.walk_forward
     store = episodes_folder(collect(config, market, folder, progress))
     openings = open_test(config, market, folder)  # before an arm trades it
     arms = [Arm(settings.optimizer, seed) for seed in range(1, settings.seeds + 1)]
+    failures: dict[str, Failure] = {}
     for arm in arms:
         home = folder / "50-arms" / arm.name
         if not (home / "arm.json").exists():
-            run_arm(config, market, arm, store, home, progress)
-    records = [read_arm(folder / "50-arms" / arm.name) for arm in arms]
+            try:
+                run_arm(config, market, arm, store, home, progress)
+            except Exception as error:
+                failures[arm.name] = failure_of(error, home / "log.txt")
+    lost = [arm for arm in arms if arm.name in failures]
+    records = [read_arm(folder / "50-arms" / arm.name) for arm in arms if arm not in lost]
     plan = {name: getattr(settings, name) for name in ("train_months", "validation_months", "anchored")}
     record_trials(arm_trials(config, market, records, program="walk-forward", run=folder, plan=plan))
+    record_trials(failed_trials(config, market, lost, program="walk-forward", run=folder, plan=plan))
+    if failures:
+        raise failed_tasks(failures)
     files.write_json(folder / "fold.json", {"arms": [arm.name for arm in arms], "openings": openings})
 
 
@@ -360,7 +379,8 @@ def _work(job: Job[NoInputs]) -> Outcome:
     if not found.is_complete:
         return Outcome(
             metrics=metrics_of(found, months, None, None), shown=shown(found, months, None, None),
-            last=(f"No report yet. Try the failed months again with: halfstep walk-forward --resume {home}",), status=1,
+            last=(f"No report yet. Try the failed months again with: halfstep walk-forward --resume {home}",),
+            status=incomplete_status(found.failures),
         )  # fmt: skip
     walk = walk_of(found, months, job.market)
     report = summarise_months(job.config, job.market, walk, _traded(found, job.market))
