@@ -100,6 +100,18 @@ def test_another_configuration_is_no_continuation(tmp_path: Path) -> None:
         opened(tmp_path / "a", resume=True)
 
 
+@pytest.mark.pitfall("D20")
+@pytest.mark.parametrize("name", ["hash", "feature_set", "detail", "profit_rate", "margin_rate"])
+def test_other_data_are_no_continuation(tmp_path: Path, name: str) -> None:
+    with opened(tmp_path / "a", facts=Facts(data={name: "one", "path": "here"})):
+        pass
+    with opened(tmp_path / "a", facts=Facts(data={name: "one", "path": "there"}), resume=True):
+        pass  # a file may move
+    for other in ({name: "two"}, {}):
+        with pytest.raises(ResumeError, match=rf"data\.{name}: one became {other.get(name)}"):
+            opened(tmp_path / "a", facts=Facts(data=other), resume=True)
+
+
 def test_results_are_never_written_over(tmp_path: Path) -> None:
     with opened(tmp_path / "a"):
         pass

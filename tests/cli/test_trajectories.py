@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from halfstep.config.tables import Config
 from halfstep.errors import StoreDamagedError, StoreError
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.synthetic import random_bars
+from halfstep.market.timeframes import Timeframe
 from halfstep.market.write import write_bars
 
 Captured = pytest.CaptureFixture[str]
@@ -62,6 +64,29 @@ def test_a_further_round_begins_with_the_rounds_before(capsys: Captured) -> None
     assert main(["research", *SMALL, "--out", "c", "--previous", "b", "--round", "1"]) == 2
     assert "round: 1, must be at least 2" in capsys.readouterr().err
     assert not Path("c").exists()
+
+
+@pytest.mark.pitfall("D20")
+def test_other_finer_bars_are_no_continuation(tmp_path: Path, capsys: Captured) -> None:
+    hours = random_bars(2600, seed=1)
+    finer = replace(hours.slice(1000, 1100), timeframe=Timeframe.M15)  # the first quarters of some hours
+    write_bars(hours, tmp_path / "EURUSD_H1.parquet")
+    write_bars(finer, tmp_path / "EURUSD_M15.parquet")
+    files = (
+        "--bars",
+        str(tmp_path / "EURUSD_H1.parquet"),
+        "--data.detail",
+        str(tmp_path / "EURUSD_M15.parquet"),
+    )
+    assert main(["research", *SMALL, *files, "--out", "a"]) == 0
+    assert main(["research", "--resume", "a"]) == 0
+    write_bars(finer.slice(0, 99), tmp_path / "EURUSD_M15.parquet")
+    capsys.readouterr()
+    assert main(["research", "--resume", "a"]) == 2
+    assert re.search(
+        r"a cannot be continued: data\.detail: EURUSD M15 \w+ became EURUSD M15 \w+\. ",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,6 @@ def parse(
         name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))}
         for name in tables
     }
-    if given.program.bars is not None:
-        changes["data"] = {**changes["data"], "bars": given.program.bars, "made_up": 0}
     if changes.get("data", {}).get("bars") is not None:
         changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
     return Request(
@@ -195,6 +193,7 @@ def _known_early(argv: Sequence[str]) -> argparse.Namespace:
     early.add_argument("--recipe", default="quick")
     early.add_argument("--config", type=Path)
     early.add_argument("--resume", type=Path)
+    early.add_argument("--bars", type=Path)
     try:
         return early.parse_known_args(list(argv))[0]
     except (argparse.ArgumentError, SystemExit):
@@ -208,13 +207,16 @@ def _written_out(word: str, short: Mapping[str, str]) -> str:
 
 
 def _base(known: argparse.Namespace) -> Config:
-    """Return what the flags are laid over: the folder's configuration, or recipe and file."""
+    """Return what the flags are laid over: the folder's configuration, or recipe and file; with the file of ``--bars``."""
     if known.resume is not None:
-        return RunFolder.config_of(known.resume)
-    recipe = RECIPES.get(known.recipe, RECIPES["quick"])()
-    return (
-        recipe if known.config is None else merged(recipe, read_toml(known.config), source=str(known.config))
-    )
+        base = RunFolder.config_of(known.resume)
+    else:
+        base = RECIPES.get(known.recipe, RECIPES["quick"])()
+        if known.config is not None:
+            base = merged(base, read_toml(known.config), source=str(known.config))
+    if known.bars is None:
+        return base
+    return merged(base, {"data": {"bars": known.bars, "made_up": 0}}, source="--bars")
 
 
 def _inputs_of(resumed: Path | None, inputs: type[Inputs]) -> Inputs:

@@ -29,7 +29,8 @@ from halfstep.config.tables import Config
 from halfstep.errors import MissingInputError, OutputExistsError, ResumeError
 
 PACKAGES = ("torch", "numpy", "numba", "polars", "gymnasium", "safetensors")
-DATA_FACTS = ("hash", "feature_set")  # what a continuation must find again; a file may have moved
+DATA_FACTS = ("hash", "feature_set", "detail", "profit_rate", "margin_rate")
+"""Facts of the data that a continuation must find again; a file may have moved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

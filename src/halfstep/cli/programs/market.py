@@ -57,10 +57,13 @@ class Market:
 def market_facts(market: Market) -> dict[str, str | int]:
     """Return what identifies the data of a run, for its manifest."""
     bars = market.bars
-    given = {"profit_rate": market.rates.get("profit_rate"), "margin_rate": market.rates.get("margin_rate")}
-    rates = {name: f"{rate.symbol} {rate.timeframe.name} {rate.hash}" for name, rate in given.items() if rate}
+    detail = market.table.detail
+    others = {
+        "detail": None if detail is None else detail.bars,
+        "profit_rate": market.rates.get("profit_rate"), "margin_rate": market.rates.get("margin_rate"),
+    }  # fmt: skip
     return {
-        **rates,
+        **{name: f"{each.symbol} {each.timeframe.name} {each.hash}" for name, each in others.items() if each},
         "path": "made up" if bars.source.path is None else str(bars.source.path),
         "sha256": str(bars.source.sha256), "hash": bars.hash, "bars": len(bars), "symbol": bars.symbol,
         "first": iso(int(bars.server_time[0])), "last": iso(int(bars.server_time[-1])), "zone": bars.zone.name,
