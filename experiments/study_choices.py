@@ -52,11 +52,11 @@ CHOICE = Split(
 PLANTED = {"train": (700, 4000), "validation": (4000, 4500), "judged": (4500, 5500)}
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "published, corrected": dict(PUBLISHED_STUDY),
-    "one_step": {"target": "one_step"},
-    "n_step, 24 bars": {},
-    "n_step, 24 bars, bootstrap": {"bootstrap": True},
-    "n_step, cloning 1": {"cloning": 1.0},
-    "n_step, kl 0.001": {"kl": 0.001},
+    "one_step": {},
+    "one_step, cloning 1": {"cloning": 1.0},
+    "one_step, kl 0.01": {"kl": 0.01},
+    "n_step, 24 bars": {"target": "n_step"},
+    "n_step, 24 bars, bootstrap": {"target": "n_step", "bootstrap": True},
     "td": {"target": "td"},
     "return_to_go": {"target": "return_to_go"},
     "awr": {"target": "value", "objective": "awr"},
@@ -64,7 +64,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
 }
 RULES = AccountRules(close_at_end=True)
 LEVEL_FLOOR = 0.05
-SIZES = preset("default", level_floor=LEVEL_FLOOR)
+SIZES = preset("default", level_floor=LEVEL_FLOOR, context_bars=4)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def bars() -> Bars:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TerminalPolicy, Path]:
     folder = tmp_path_factory.mktemp("exported")
-    policy = lively(preset("tiny"))
+    policy = lively(preset("tiny", context_bars=2))
     inputs = PolicyInputs(*random_inputs(policy, np.random.default_rng(5))[:4])
     check = export_policy(policy, FACTS, inputs, folder, "eurusd_h1")
     assert check.windows == 1000

@@ -32,18 +32,41 @@ def test_context_units_are_features(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_encode_table_equals_windows(kind: str) -> None:
-    encoder, values = encoder_of(kind), noise(400, 9)
+def test_a_context_holds_the_newest_bars(kind: str) -> None:
+    encoder = encoder_of(kind, context_bars=2)
+    features = len(encoder.context_scale) - 1
+    windows = noise(1, 120, 9)
+    windows[0, -1, 3] = 1e6
+    mean, deviation = windows.mean(dim=1, keepdim=True), windows.std(dim=1, correction=0, keepdim=True)
+    output = EncoderOutput(torch.ones(1, 24, features), InstanceStats(mean, deviation))
+    context = encoder.to_context(output, windows)
+    assert context.shape == (1, features + 1, 26 + 2 * 9)
+    assert not context[0, :-1, 26:].any()
+    assert not context[0, -1, :26].any()
+    before, newest = context[0, -1, 26:35], context[0, -1, 35:]
+    torch.testing.assert_close(before[0], (windows[0, -2, 0] - mean[0, 0, 0]) / deviation[0, 0, 0])
+    torch.testing.assert_close(newest[1], (windows[0, -1, 1] - mean[0, 0, 1]) / deviation[0, 0, 1])
+    assert newest[3] == 5.0  # of 10.9 deviations
+    with pytest.raises(ValueError, match=r"context_bars is 2\. Give the windows"):
+        encoder.to_context(output)
+    with pytest.raises(ValueError, match="context_bars: 121, must lie between 0 and bars 120"):
+        encoder_of(kind, context_bars=121)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bars", [0, 2])
+def test_encode_table_equals_windows(kind: str, bars: int) -> None:
+    encoder, values = encoder_of(kind, context_bars=bars), noise(400, 9)
     first = encoder.first_row
     table = encoder.encode_table(values, first, 400)
-    assert table.shape == (400 - first, 4 if kind == "stnn" else 9, 26)
+    assert table.shape == (400 - first, (4 if kind == "stnn" else 9) + (bars > 0), 26 + bars * 9)
     windows = values.unfold(0, 120, 1).transpose(1, 2)
     with torch.no_grad():
         if kind == "tpm_stateful":
             state, rows = None, []
             for window in windows:
                 output, state = encoder(window[None, None], state)
-                rows.append(encoder.to_context(output)[0, 0])
+                rows.append(encoder.to_context(output, window[None, None])[0, 0])
             one_by_one = torch.stack(rows)[first - 119 :]
         else:
             one_by_one = torch.cat([encoder.context(window[None]) for window in windows])

@@ -27,7 +27,7 @@ from halfstep.training.windows import EncoderData
 
 RULES = AccountRules(close_at_end=True)
 LEVEL_FLOOR = 0.05
-SIZES = preset("default", level_floor=LEVEL_FLOOR)
+SIZES = preset("default", level_floor=LEVEL_FLOOR, context_bars=4)
 Span = tuple[int, int]
 
 

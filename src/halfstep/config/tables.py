@@ -89,6 +89,8 @@ class ModelSettings:
     recurrent encoder needs 360 settled bars before the training span)."""
     level_floor: float = 0.05
     """Least fraction of a target or stop that a policy asks for (0.05 of 1,000 points are 50 points)."""
+    context_bars: int = 4
+    """Newest bars that actor and critic see themselves, beside the forecast."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.level_floor < 1:

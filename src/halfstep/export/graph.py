@@ -112,7 +112,7 @@ class TerminalPolicy(nn.Module):
         else:
             steps, after = self.encoder(features[:, None], TpmState(*state))
             output = type(steps)(steps.latent[:, 0], type(steps.stats)(*(part[:, 0] for part in steps.stats)))
-        prepared = self.actor.prepare(self.encoder.to_context(output))
+        prepared = self.actor.prepare(self.encoder.to_context(output, features))
         action = self.actor(self._vector(account, previous, seconds)[:, None], prepared).action[:, 0]
         return (self._order(action, account[:, 1]), action, self.encoder.to_units(output), *after)
 

@@ -8,8 +8,10 @@ from halfstep.market.bars import Bars, ReadReport, Source
 from halfstep.market.calendar import ServerZone, parse_date
 from halfstep.market.timeframes import DAY, Timeframe
 
-Signal = Literal["volume", "range", "session"]
+Signal = Literal["volume", "earlier", "range", "session"]
 """Where a planted sign can be seen."""
+
+EARLIER_BARS = 3
 
 NOTE = "these bars are made up by a random generator; nothing about a market follows from them"
 
@@ -42,14 +44,17 @@ def planted_bars(
 
     A hidden sign b_t makes the log return of bar t + 1 ``edge * b_t + noise * N(0, 1)``. It keeps its value with
     probability 0.9, and is seen in the volume or in the range of bar t, high where b_t = +1 and low where it is -1; or
-    it is the session: +1 in the hours from 6 to 17 of the server's clock.
+    in the volume three bars earlier, where it keeps its value with probability 0.7; or it is the session: +1 in the
+    hours from 6 to 17 of the server's clock.
     """
     generator = np.random.Generator(np.random.Philox(seed))
-    flips = np.where(generator.random(n) < 0.9, 1, -1)
-    sign = planted_session(_hours(n, start)) if signal == "session" else np.cumprod(flips)
+    ahead = EARLIER_BARS if signal == "earlier" else 0
+    flips = np.where(generator.random(n + ahead) < (0.7 if ahead else 0.9), 1, -1)
+    signs = planted_session(_hours(n, start)) if signal == "session" else np.cumprod(flips)
+    sign = signs[:n]
     returns = noise * generator.standard_normal(n)
     returns[1:] += edge * sign[:-1]
-    seen = sign if signal == "volume" else 0
+    seen = signs[ahead:] if signal in ("volume", "earlier") else 0
     volume = np.rint(1000 * np.exp(1.0 * seen + 0.1 * generator.standard_normal(n)))
     return _bars(
         returns, volume, generator, start, reach=np.where(sign > 0, 3.0, 0.5) if signal == "range" else 1.0

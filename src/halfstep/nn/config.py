@@ -65,15 +65,19 @@ class EncoderConfig:
     """Whether a linear map of each feature's own window is added to the forecast; halves the gap to good forecasts."""
     context_stats: bool = True
     """Whether a context holds level and volatility, which normalisation takes out and stop distances need."""
+    context_bars: int = 0
+    """Newest bars that one more token of the context holds themselves: what a bar shows is not all forecast."""
 
     def __post_init__(self) -> None:
         _at_least_one(self, ("bars", "features", "horizon"))
+        if not 0 <= self.context_bars <= self.bars:
+            raise ValueError(f"context_bars: {self.context_bars}, must lie between 0 and bars {self.bars}.")
         _one_of("norm", self.norm, ("revin", "running", "running_per_position"))
 
     @property
     def context_width(self) -> int:
-        """Numbers per token of the context: the forecast of one feature, its level and its volatility."""
-        return self.horizon + (2 if self.context_stats else 0)
+        """Numbers per token of the context: the forecast of one feature, its level and volatility; the newest bars."""
+        return self.horizon + 2 * self.context_stats + self.context_bars * self.features
 
     @property
     def skip_bars(self) -> int | None:

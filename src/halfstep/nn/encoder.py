@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812  # the name torch's own documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from halfstep.nn.normalise import ALL, Columns, InstanceStats, Normaliser, RevIN
 LEAST_CONTEXT_DEVIATION = (
     1e-3  # forecasts that differ less from bar to bar say nothing: they are not blown up
 )
+NEWEST_BOUND = 5.0  # deviations of the newest bars from their window's mean
 SIGNATURE_KEY = 20240616
 
 
@@ -51,7 +53,8 @@ class Encoder(nn.Module, ABC):
         if config.norm != "revin":
             positions = config.bars if config.norm == "running_per_position" else None
             self.norm = RunningNorm(config.features, positions=positions)
-        shape = (len(torch.zeros(config.features)[columns]), config.context_width)
+        tokens = len(torch.zeros(config.features)[columns]) + (config.context_bars > 0)
+        shape = (tokens, config.context_width)
         self.register_buffer("context_scale", torch.ones(shape))
         self.register_buffer("context_shift", torch.zeros(shape))
 
@@ -77,16 +80,34 @@ class Encoder(nn.Module, ABC):
         """
         return None
 
-    def to_context(self, output: EncoderOutput) -> Float[Tensor, "*batch token width"]:
+    def to_context(
+        self, output: EncoderOutput, x: Float[Tensor, "*batch time feature"] | None = None
+    ) -> Float[Tensor, "*batch token width"]:
         """Return one token per forecast feature: its forecast over the horizon, then its level and volatility.
+
+        With ``context_bars`` one more token holds the newest bars themselves, in columns of its own: attention that
+        knows nothing yet adds all tokens up, and finds these numbers unmixed. Elsewhere those columns are 0.
 
         Each number is brought to the scale that `fit_context` found, and marked with its token's signature; before
         that it is as it is.
+
+        Args:
+            output: of windows.
+            x: the windows, needed for ``context_bars``: deviations of so many newest bars from the window's mean, bar
+                by bar, oldest first, within ±5.
         """
         tokens = output.latent.transpose(-1, -2)
         if self.config.context_stats:
             described = self.norm.describe(output.stats)[..., self.columns, :]
             tokens = torch.cat([tokens, described.to(tokens.dtype)], dim=-1)
+        if bars := self.config.context_bars:
+            if x is None:
+                raise ValueError(f"x: not given, but context_bars is {bars}. Give the windows as well.")
+            newest = self.norm.standardise(x[..., -bars:, :], output.stats).clamp(-NEWEST_BOUND, NEWEST_BOUND)
+            newest = newest.to(tokens.dtype).flatten(-2)[..., None, :]
+            tokens = torch.cat(
+                [F.pad(tokens, (0, newest.shape[-1])), F.pad(newest, (tokens.shape[-1], 0))], dim=-2
+            )
         return tokens * self.context_scale.to(tokens.dtype) + self.context_shift.to(tokens.dtype)
 
     @torch.no_grad()
@@ -159,7 +180,7 @@ class WindowEncoder(Encoder, ABC):
 
     def context(self, x: Float[Tensor, "batch time feature"]) -> Float[Tensor, "batch token width"]:
         """Return the context of windows."""
-        return self.to_context(self(x))
+        return self.to_context(self(x), x)
 
     @torch.no_grad()
     def encode_table(

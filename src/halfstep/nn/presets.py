@@ -14,15 +14,26 @@ from halfstep.nn.config import (
 PRESETS = ("tiny", "default", "reference")
 
 
-def preset(name: str, *, lot_cap: float = 1.0, level_floor: float = 0.0) -> ModelConfig:
+def preset(
+    name: str, *, lot_cap: float = 1.0, level_floor: float = 0.0, context_bars: int = 0
+) -> ModelConfig:
     """Return the sizes called ``"tiny"`` (for tests), ``"default"`` or ``"reference"`` (the published ones).
 
     Variants are made with `dataclasses.replace`.
+
+    Args:
+        lot_cap: largest volume of the actor, lots.
+        level_floor: least fraction of a target or stop of the actor.
+        context_bars: newest bars that contexts hold themselves.
     """
     if name not in PRESETS:
         raise ValueError(f"preset: {name!r}, must be one of {', '.join(PRESETS)}.")
     sizes = {"tiny": _tiny, "default": ModelConfig, "reference": _reference}[name]()
-    return replace(sizes, policy=replace(sizes.policy, lot_cap=lot_cap, level_floor=level_floor))
+    return replace(
+        sizes,
+        encoder=replace(sizes.encoder, context_bars=context_bars),
+        policy=replace(sizes.policy, lot_cap=lot_cap, level_floor=level_floor),
+    )
 
 
 def _tiny() -> ModelConfig:

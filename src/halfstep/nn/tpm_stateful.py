@@ -130,5 +130,5 @@ class TpmStateful(Encoder):
         for number, part in enumerate(passing.split(chunk)):
             output, state = self(part[None], state)
             skipped = max(0, first - begin - number * chunk)
-            rows.append(self.to_context(output)[0, skipped:])
+            rows.append(self.to_context(output, part[None])[0, skipped:])
         return torch.cat(rows)

@@ -38,7 +38,10 @@ CONTEXT_FORMAT = "halfstep-contexts/1"
 
 def model_config(config: Config) -> ModelConfig:
     """Return the sizes of the networks."""
-    return preset(config.model.preset, lot_cap=config.broker.lot_cap, level_floor=config.model.level_floor)
+    return preset(
+        config.model.preset, lot_cap=config.broker.lot_cap, level_floor=config.model.level_floor,
+        context_bars=config.model.context_bars,
+    )  # fmt: skip
 
 
 def check_optimizer(config: Config) -> None:
