@@ -3,8 +3,9 @@
     python benchmarks/bench_report.py
 
 The rows are compared with ``backtesting._stats.compute_stats`` of backtesting.py where it is installed (it is not a
-dependency: AGPL). That function gives some 30 figures from closed trades and an equity curve; ours are some 60, with
-MetaTrader's equity drawdowns on two points a bar.
+dependency: AGPL) and with ``Portfolio.stats`` of vectorbt. The first gives some 30 figures from closed trades and an
+equity curve, the second some 28 from orders and closes; ours are some 60, with MetaTrader's equity drawdowns on two
+points a bar.
 """
 
 import subprocess
@@ -38,17 +39,18 @@ AIMS = {  # seconds, of the report's specification
 }  # fmt: skip
 MEMORY_AIM = 600e6
 PEAK = """
-import sys
+import ctypes, sys
 sys.path.insert(0, {folder!r})
 from bench_report import million
 from halfstep.backtest import breakdown
 from halfstep.backtest.metrics import compute_metrics
 run = million()
+ctypes.CDLL("libc.so.6").malloc_trim(0)  # what making the bars has freed is no memory of the report
 open("/proc/self/clear_refs", "w").write("5")  # forgets the peak so far
 compute_metrics(run), breakdown.monthly_table(run), breakdown.list_tables(run)
 print(1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
-"""Largest resident size while rows and lists of a million bars are made, the bars and the interpreter included."""
+"""Largest resident size while rows and lists of a million bars are made, the run and the interpreter included."""
 
 
 def market(bars: int) -> MarketTable:
@@ -104,13 +106,20 @@ def works(run: TestRun) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
 
 
-def peer(run: TestRun) -> Callable[[], Any] | None:
-    """Return the same run through backtesting.py's statistics, or None where it is not installed."""
+def peers(run: TestRun) -> dict[str, Callable[[], Any]]:
+    """Return the same run through the statistics of other packages, by name and version, as far as they are installed."""
+    return {**backtesting_peer(run), **vectorbt_peer(run)}
+
+
+def backtesting_peer(run: TestRun) -> dict[str, Callable[[], Any]]:
+    """Return backtesting.py's statistics of the positions and the equity curve."""
     try:
+        import backtesting
         import pandas as pd
         from backtesting._stats import compute_stats
-    except ImportError:
-        return None
+    except ImportError as problem:
+        print(f"backtesting.py skipped: {problem}", file=sys.stderr)
+        return {}
     index = pd.DatetimeIndex(run.close_time.astype("datetime64[s]"))
     trades = run.positions
     frame = pd.DataFrame(
@@ -125,7 +134,32 @@ def peer(run: TestRun) -> Callable[[], Any] | None:
     )  # fmt: skip
     frame["Duration"] = frame["ExitTime"] - frame["EntryTime"]
     prices = pd.DataFrame({"Close": run.equity}, index=index)
-    return lambda: compute_stats(frame, run.equity, prices, None)
+    name = f"backtesting.py {backtesting.__version__}, statistics"
+    return {name: lambda: compute_stats(frame, run.equity, prices, None)}
+
+
+def vectorbt_peer(run: TestRun) -> dict[str, Callable[[], Any]]:
+    """Return vectorbt's statistics of a portfolio with the same orders; what it remembers is forgotten each time."""
+    try:
+        import pandas as pd
+        import vectorbt
+    except ImportError as problem:
+        print(f"vectorbt skipped: {problem}", file=sys.stderr)
+        return {}
+    deals = run.deals
+    step = deals["step"].to_numpy()
+    size, price = np.zeros(len(run)), np.full(len(run), np.nan)
+    sign = deals["side"].to_numpy() * np.where(deals["entry"].to_numpy() == "in", 1.0, -1.0)
+    np.add.at(size, step, sign * deals["lots"].to_numpy() * 1e5)
+    price[step] = deals["price"].to_numpy()
+    closes = random_bars(BARS + 20, seed=1).close[11 : 11 + len(run)]
+    portfolio = vectorbt.Portfolio.from_orders(
+        pd.Series(closes, index=pd.DatetimeIndex(run.close_time.astype("datetime64[s]"))),
+        size=np.where(size == 0, np.nan, size), price=np.where(np.isnan(price), closes, price), init_cash=run.deposit, freq="1h",
+    )  # fmt: skip
+    return {
+        f"vectorbt {vectorbt.__version__}, statistics": lambda: portfolio.replace().stats()
+    }  # a new one remembers nothing
 
 
 def peak_memory() -> float | None:
@@ -142,9 +176,8 @@ def main() -> None:
     given = arguments(__doc__.splitlines()[0], rounds=5).parse_args()
     run = million()
     timed = works(run)
-    other = peer(run)
-    if other is not None:
-        timed["backtesting.py, statistics"] = other
+    others = peers(run)
+    timed |= others
     times: Times = interleaved(timed, rounds=given.rounds, warmup=1)
     rows = []
     for name, values in times.items():
@@ -159,7 +192,7 @@ def main() -> None:
         "rows": rows,
         "peak_bytes": memory,
         "peak_aim": MEMORY_AIM,
-        "ratio_to_backtesting": rows[-1]["seconds"] / ours if other is not None else None,
+        "ratios": {row["work"]: row["seconds"] / ours for row in rows if row["work"] in others},
     }
     lines = [
         f"{row['work']:40} {row['seconds']:8.3f} s ({row['low']:.3f} … {row['high']:.3f})"
@@ -167,10 +200,9 @@ def main() -> None:
         for row in rows
     ]
     lines.append(f"trades {run.trades.height:,}")
-    if other is not None:
-        lines.append(
-            f"backtesting.py's statistics take {figures['ratio_to_backtesting']:.1f} times as long as the rows"
-        )
+    lines += [
+        f"{name} take {value:.1f} times as long as the rows" for name, value in figures["ratios"].items()
+    ]
     if memory is not None:
         lines.append(f"peak memory {memory / 1e6:.0f} MB, aim {MEMORY_AIM / 1e6:.0f} MB")
     report(figures, lines, as_json=given.json, out=given.out)
