@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from halfstep.backtest.baselines import Span
-from halfstep.backtest.run import TestRun
+from halfstep.backtest.run import TestRun, make_test_run
 from halfstep.backtest.sensitivity import (
     Case,
     ambiguous_table,
     fragile_banners,
     replay_cases,
+    rerun_cases,
     same_actions,
     sensitivity_table,
 )
+from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.market.bars import Bars
@@ -91,3 +93,38 @@ def test_a_profit_without_costs_carries_a_banner() -> None:
     [banner] = fragile_banners((case("costs_0", 5.0), case("costs_1", -1.0), *others))
     assert banner.text == "Profit only without costs: 5.00 without, -1.00 with them."
     assert fragile_banners((case("costs_0", 5.0), case("costs_1", 1.0), *others)) == []
+
+
+def test_a_policy_that_never_looks_at_its_account_decides_the_same_again() -> None:
+    market, span = made_up_table(300), Span(first=10, bars=200)
+    actions = random_actions(200, 3)
+    replays = replay_cases(market, RULES, actions, span)
+    reruns = rerun_cases(
+        market,
+        RULES,
+        lambda table, rules: make_test_run(run_actions(table, rules, actions, 10), actions, table, rules),
+    )
+    assert [case.key for case in reruns] == [f"rerun_{case.key}" for case in replays[1:]]
+    assert [case.run.net for case in reruns] == [case.run.net for case in replays[1:]]
+    lines = sensitivity_table(replays, reruns).frame
+    assert lines.height == len(replays) + len(reruns)
+    assert lines["difference"][0] == 0
+
+
+def test_a_policy_that_looks_at_its_account_decides_otherwise() -> None:
+    market, span = made_up_table(100), Span(first=10, bars=40)
+
+    def decide(table: MarketTable, rules: AccountRules) -> TestRun:
+        """Stay long with a volume that follows the equity, so other costs are other volumes."""
+        actions, equity = np.tile([0.1, 1.0, 1.0, 0.0, 0.0, 0.0], (40, 1)), rules.deposit
+        for bar in range(40):
+            actions[bar, 0] = 0.1 + 0.01 * (int(equity) % 7)
+            equity = run_actions(table, rules, actions[: bar + 1], 10).equity[-1]
+        return make_test_run(run_actions(table, rules, actions, 10), actions, table, rules)
+
+    base = decide(market, RULES)
+    replayed = {case.key: case.run for case in replay_cases(market, RULES, base.asked, span)}
+    decided = {case.key: case.run for case in rerun_cases(market, RULES, decide)}
+    assert decided["rerun_costs_1"].net == base.net
+    assert (decided["rerun_costs_0"].asked != base.asked).any()
+    assert decided["rerun_costs_0"].net != replayed["costs_0"].net

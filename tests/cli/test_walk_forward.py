@@ -86,6 +86,7 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
         "--recipe", "smoke", "--data.made-up", "3400", "--study-encoder.epochs", "1", "--study.updates", "6",
         "--study.eval-every", "3", "--research.passes", "2", "--walk-forward.train-months", "1",
         "--walk-forward.validation-months", "1", "--walk-forward.seeds", "2", "--jobs", "2", "--out", "walk",
+        "--test.rerun-policy",
     )  # fmt: skip
     assert main(["walk-forward", *flags]) == 0
     torch.set_num_threads(threads)
@@ -124,6 +125,15 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     percent = [line["percent"] for line in words["tables"]["seeds"]]
     assert percent == pytest.approx(np.expm1(ends).tolist(), abs=1e-9)
     assert found["rows"]["walk_growth"] == found["overall"]["growth"]
+    lines = {line["key"]: line for line in words["tables"]["sensitivity"]}
+    assert {key.removeprefix("rerun_") for key in lines if key.startswith("rerun_")} == {
+        key for key in lines if not key.startswith("rerun_") and key != "base"
+    }
+    assert lines["rerun_costs_1"] == lines["base"] | {
+        "key": "rerun_costs_1",
+        "name": "costs × 1, decided anew",
+    }
+    assert words["versions"][0][1].startswith("halfstep walk-forward --recipe smoke --data.made-up 3400 ")
     written = report_files(tmp_path / "walk")
     (tmp_path / "walk" / "report" / "report.html").unlink()
     (tmp_path / "walk" / "report" / "tables" / "walk_forward.csv").unlink()

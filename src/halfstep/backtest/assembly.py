@@ -44,6 +44,7 @@ class Evidence:
         baselines: simple rules, data baselines and others; ``buy and hold`` among them by name.
         band: random policies with the middle seed's positions.
         cases: replays of the middle seed's actions, the test itself first.
+        reruns: the same assumptions, the middle seed's policy deciding anew.
         arms, steps, margin: of the optimizers compared.
         failed: arms that are missing; the report is then marked incomplete.
         trials: how many configurations were tried, by kind of return.
@@ -65,6 +66,7 @@ class Evidence:
     baselines: Sequence[Baseline] = ()
     band: RandomBand | None = None
     cases: tuple[Case, ...] = ()
+    reruns: tuple[Case, ...] = ()
     arms: Sequence[ArmFigures] = ()
     steps: StepTimes = field(default_factory=dict)
     margin: float = 0.01
@@ -120,7 +122,7 @@ def assemble(given: Evidence) -> Report:
         ours=middle.metrics.ours,
         uncertainty=sure,
         remarks=tuple(remarks),
-        assumptions=(*given.assumptions, _random_assumption(given)),
+        assumptions=(*given.assumptions, _resampling_assumption(given)),
         limits=LIMITS,
         versions=given.versions,
         tables=tables,
@@ -142,11 +144,13 @@ def _representative(given: Evidence, middle: SeedRun) -> str:
     return f"{given.representative}, seed {middle.seed}, the one in the middle of {len(given.seeds)} by net profit"
 
 
-def _random_assumption(given: Evidence) -> str:
+def _resampling_assumption(given: Evidence) -> str:
     draws = (
         f"Intervals rest on {given.resampling.draws:,} resamples from the root seed {given.resampling.seed}"
     )
-    return draws + ("." if given.band is None else f"; {len(given.band.nets):,} random policies were played.")
+    draws += "." if given.band is None else f"; {len(given.band.nets):,} random policies were played."
+    tried = max((count.n for count in given.trials.values()), default=1)
+    return f"{draws} {tried:,} configuration{'s' if tried > 1 else ''} had been tried when this was written."
 
 
 def _tables(
@@ -175,7 +179,10 @@ def _tables(
         if hold is not None:
             found.append(band_table(run, given.band, hold))
     if given.cases:
-        found += [sensitivity.sensitivity_table(given.cases), sensitivity.ambiguous_table(given.cases)]
+        found += [
+            sensitivity.sensitivity_table(given.cases, given.reruns),
+            sensitivity.ambiguous_table(given.cases),
+        ]
     if len(given.seeds) > 1:
         found += [
             comparison.seed_table(given.seeds),

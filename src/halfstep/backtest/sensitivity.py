@@ -1,10 +1,10 @@
 """How much of a result hangs on assumptions: the recorded actions replayed under others.
 
 The actions stay as they were decided, so a line tells what the same orders would have given. A policy that reads its
-account would have decided otherwise after a different fill; that is what a new test with other rules tells.
+account would have decided otherwise after a different fill; where that is asked for, it decides anew (`rerun_cases`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,7 +50,35 @@ def replay_cases(
     Returns:
         The test itself first, with key ``base``.
     """
-    others: dict[str, tuple[str, AccountRules]] = {"base": ("as tested", rules)}
+    cases = []
+    for key, (name, changed) in {"base": ("as tested", rules), **_assumptions(market, rules)}.items():
+        priced = market if changed.pricing == rules.pricing else market.repriced(changed)
+        run = run_actions(priced, changed, actions, span.first, seed=seed)
+        cases.append(Case(key=key, name=name, run=make_test_run(run, actions, priced, changed)))
+    return tuple(cases)
+
+
+Decide = Callable[[MarketTable, AccountRules], TestRun]
+"""Trades the test span under other rules, on a table that is priced for them; the policy sees its account change."""
+
+
+def rerun_cases(market: MarketTable, rules: AccountRules, decide: Decide) -> tuple[Case, ...]:
+    """Let the policy trade the test span anew under each of the assumptions that its actions are replayed under.
+
+    Args:
+        market, rules: of the test.
+        decide: trades the span.
+    """
+    cases = []
+    for key, (name, changed) in _assumptions(market, rules).items():
+        priced = market if changed.pricing == rules.pricing else market.repriced(changed)
+        cases.append(Case(key=f"rerun_{key}", name=f"{name}, decided anew", run=decide(priced, changed)))
+    return tuple(cases)
+
+
+def _assumptions(market: MarketTable, rules: AccountRules) -> dict[str, tuple[str, AccountRules]]:
+    """Return what the test is compared with: name and rules by key."""
+    others: dict[str, tuple[str, AccountRules]] = {}
     for scale in (0.0, 1.0, 2.0):
         others[f"costs_{scale:g}"] = (
             f"costs × {scale:g}",
@@ -65,12 +93,7 @@ def replay_cases(
         "MetaTrader, 1 minute OHLC",
         replace(rules, intrabar="mt5_ohlc", gap_fill="level"),
     )
-    cases = []
-    for key, (name, changed) in others.items():
-        priced = market if changed.pricing == rules.pricing else market.repriced(changed)
-        run = run_actions(priced, changed, actions, span.first, seed=seed)
-        cases.append(Case(key=key, name=name, run=make_test_run(run, actions, priced, changed)))
-    return tuple(cases)
+    return others
 
 
 def join_cases(spans: Sequence[tuple[Case, ...]], *, floor: float) -> tuple[Case, ...]:
@@ -81,10 +104,10 @@ def join_cases(spans: Sequence[tuple[Case, ...]], *, floor: float) -> tuple[Case
     )
 
 
-def sensitivity_table(cases: tuple[Case, ...]) -> Table:
-    """Return one line per replay, with its difference to the test."""
+def sensitivity_table(cases: tuple[Case, ...], reruns: tuple[Case, ...] = ()) -> Table:
+    """Return one line per replay and per new decision, with its difference to the test, which is the first replay."""
     base = cases[0].run.net
-    return table(content.SENSITIVITY, [_line(case, base) for case in cases])
+    return table(content.SENSITIVITY, [_line(case, base) for case in (*cases, *reruns)])
 
 
 def _line(case: Case, base: float) -> dict[str, Any]:

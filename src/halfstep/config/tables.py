@@ -109,6 +109,9 @@ class TestSettings:
     """Random policies with as many positions that the result is compared with."""
     bootstrap_draws: int = 10_000
     """Draws of the stationary bootstrap behind the intervals."""
+    rerun_policy: bool = False
+    """Let the policy also decide anew under each assumption of the sensitivity table, because the account that it sees
+    changes; a pass over the test span for each."""
 
     def __post_init__(self) -> None:
         for name in ("random_runs", "bootstrap_draws"):

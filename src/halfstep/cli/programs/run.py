@@ -43,6 +43,7 @@ from halfstep.cli.programs.study_encoder import study_encoder
 from halfstep.cli.programs.summary import Costs, summarise
 from halfstep.cli.programs.timing import memory_figures, step_times
 from halfstep.cli.programs.trials import arm_trials, failed_trials
+from halfstep.cli.programs.words import command_line
 from halfstep.config.tables import Config
 from halfstep.experience.store import EpisodeStore
 from halfstep.market.write import write_bars
@@ -114,6 +115,7 @@ def run_all(config: Config, folder: Path, market: Market, progress: Progress) ->
         arms,
         costs,
         openings=openings,
+        command=command_line("run", config),
         store=store,
         cloned=cloned,
         folders={arm.name: home / arm.name for arm in arms_of(config)},

@@ -15,15 +15,24 @@ from halfstep.backtest.metrics import Surroundings, compute_metrics
 from halfstep.backtest.ratios import Floats
 from halfstep.backtest.registry import count_trials
 from halfstep.backtest.run import TestRun, make_test_run
-from halfstep.backtest.sensitivity import replay_cases, same_actions
+from halfstep.backtest.sensitivity import replay_cases, rerun_cases, same_actions
 from halfstep.backtest.uncertainty import Resampling
 from halfstep.broker.engine import run_actions
 from halfstep.cli.programs.data_baselines import data_baselines, outside_data
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import load_encoder
+from halfstep.cli.programs.rerun import AsTested, as_it_is, decide_anew
 from halfstep.cli.programs.skill import forecast_errors, forecast_windows
-from halfstep.cli.programs.words import assumptions, circumstances, expert, history, settings, spans, title
-from halfstep.cli.run_folder import versions
+from halfstep.cli.programs.words import (
+    assumptions,
+    circumstances,
+    expert,
+    history,
+    provenance,
+    settings,
+    spans,
+    title,
+)
 from halfstep.config.tables import Config
 from halfstep.experience.store import EpisodeStore
 
@@ -53,9 +62,11 @@ def summarise(
     *,
     folders: Mapping[str, Path],
     openings: int,
+    command: str,
     store: EpisodeStore | None = None,
     cloned: Path | None = None,
     failed: Sequence[FailedArm] = (),
+    as_tested: AsTested = as_it_is,
 ) -> Report:
     """Return the report of a comparison, or of one optimizer's seeds.
 
@@ -65,9 +76,11 @@ def summarise(
         costs: of the optimizers; None where the records hold tests alone, and optimizers are not compared.
         folders: with the networks of each record, by `record_name`.
         openings: of the test span so far.
+        command: command line of the run.
         store: trajectories that the policies learned from.
         cloned: folder of a policy that imitates them, if one was trained.
         failed: arms that are missing; one of the headline's at least must be there.
+        as_tested: how the test used the policies.
     """
     headline = _headline(config, records)
     mine = [record for record in records if record["optimizer"] == headline]
@@ -105,7 +118,7 @@ def summarise(
             title=title(market),
             settings=settings(config, market, expert=expert(folder, name), spans=spans(market)),
             assumptions=assumptions(config, market, middle.run),
-            versions=tuple(sorted((key, str(value)) for key, value in versions().items())),
+            versions=provenance(config, command),
             seeds=seeds,
             representative=headline,
             baselines=(*simple_baselines(market.test_table, market.test_rules, middle.run, span), *data),
@@ -113,6 +126,9 @@ def summarise(
             cases=replay_cases(
                 market.test_table, market.test_rules, same_actions(middle.run, span.bars), span
             ),
+            reruns=rerun_cases(market.test_table, market.test_rules, decide_anew(config, market, folder, as_tested))
+            if config.test.rerun_policy
+            else (),
             arms=[] if costs is None else [_figures(record, runs[record_name(record)], costs) for record in records],
             steps={} if costs is None else costs.steps,
             margin=config.compare.margin,

@@ -29,6 +29,7 @@ from halfstep.cli.programs.openings import open_test
 from halfstep.cli.programs.report import write_report
 from halfstep.cli.programs.summary import record_name, summarise
 from halfstep.cli.programs.trials import arm_trials
+from halfstep.cli.programs.words import command_line
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError
 from halfstep.experience.policy import ACTION_SIZE, Policy
@@ -167,15 +168,14 @@ def _work(job: Job[TestInputs]) -> Outcome:
     models: tuple[Model, ...] = job.opened
     config, market, folder = job.config, job.market, job.folder.path
     openings = open_test(config, market, folder)  # before a model trades it
+    sampling = job.inputs.seed if job.inputs.sampled else None
     job.progress.start("test", len(models), "models")
     records = []
     for place, model in enumerate(models, 1):
         path = folder / "tests" / f"model-{place}.json"
         if not path.exists():
             with torch.inference_mode():
-                record = record_of_model(
-                    model, market, sampling_seed=job.inputs.seed if job.inputs.sampled else None
-                )
+                record = record_of_model(model, market, sampling_seed=sampling)
             files.write_json(path, record)
         records.append(json.loads(path.read_text(encoding="utf-8")))
         job.progress.advance(1, net_profit=records[-1]["test"]["net_profit"])
@@ -183,13 +183,14 @@ def _work(job: Job[TestInputs]) -> Outcome:
     plan = {"models": sorted(weights_hash(model.actor) for model in models)}  # seeds of one configuration
     record_trials(arm_trials(config, market, records, program="test", run=folder, plan=plan))
     report = summarise(
-        config, market, (named := _as_seeds(records)), None, openings=openings,
+        config, market, (named := _as_seeds(records)), None, openings=openings, command=command_line("test", config, *_words_of(job.inputs)),
         folders={record_name(record): model.folder for record, model in zip(named, models, strict=True)},
+        as_tested=lambda policy: policy if sampling is None else SampledPolicy(policy, sampling),
     )  # fmt: skip
     page = write_report(report, folder)
     rows = rows_over_models(records, draws=config.test.bootstrap_draws, seed=config.run.seed)
     metrics = {
-        "sampling_seed": job.inputs.seed if job.inputs.sampled else None,
+        "sampling_seed": sampling,
         "openings": openings,
         "span": list(market.split.test),
         "rows": rows,
@@ -200,6 +201,12 @@ def _work(job: Job[TestInputs]) -> Outcome:
     }
     shown = (_table(market, records, rows), _in_words(records, openings), report.verdict, f"Report: {page}")
     return Outcome(metrics=metrics, shown=shown)
+
+
+def _words_of(inputs: TestInputs) -> list[str]:
+    """Return the words of the command line that name the inputs; folders by their last name."""
+    sampled = ["--sampled", f"--seed {inputs.seed}"] if inputs.sampled else []
+    return ["--models", *(folder.name for folder in inputs.models), *sampled]
 
 
 def _as_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

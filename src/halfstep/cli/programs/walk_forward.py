@@ -383,7 +383,7 @@ def _work(job: Job[NoInputs]) -> Outcome:
             status=incomplete_status(found.failures),
         )  # fmt: skip
     walk = walk_of(found, months, job.market)
-    report = summarise_months(job.config, job.market, walk, _traded(found, job.market))
+    report = summarise_months(job.config, job.market, walk, _traded(found, job.market, home / "folds"))
     figures = month_figures(walk, Resampling(draws=job.config.test.bootstrap_draws, seed=job.config.run.seed))
     page = write_report(report, home)
     return Outcome(
@@ -392,10 +392,12 @@ def _work(job: Job[NoInputs]) -> Outcome:
     )  # fmt: skip
 
 
-def _traded(found: WalkForwardResult, market: Market) -> list[TradedMonth]:
+def _traded(found: WalkForwardResult, market: Market, home: Path) -> list[TradedMonth]:
+    """Return the finished months for the report; ``home`` is the folder of all folds."""
     return [
         TradedMonth(
-            name=fold.name, market=month_market(market, fold.split), records=fold.records, openings=fold.openings
+            config=fold.config, market=month_market(market, fold.split), records=fold.records, openings=fold.openings,
+            folders=[home / fold.name / "50-arms" / f"{record['optimizer']}-s{record['seed']}" for record in fold.records],
         )
         for fold in found.done
     ]  # fmt: skip

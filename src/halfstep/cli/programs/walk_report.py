@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from halfstep.backtest.assembly import Evidence, assemble
@@ -12,13 +13,20 @@ from halfstep.backtest.joined import join_runs
 from halfstep.backtest.metrics import Surroundings, compute_metrics
 from halfstep.backtest.registry import count_trials
 from halfstep.backtest.run import TestRun
-from halfstep.backtest.sensitivity import join_cases, replay_cases, same_actions
+from halfstep.backtest.sensitivity import Case, join_cases, replay_cases, rerun_cases, same_actions
 from halfstep.backtest.uncertainty import Resampling
 from halfstep.backtest.walk_forward import WalkForward
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.rerun import decide_anew
 from halfstep.cli.programs.summary import replay, test_span
-from halfstep.cli.programs.words import assumptions, circumstances, history, settings
-from halfstep.cli.run_folder import versions
+from halfstep.cli.programs.words import (
+    assumptions,
+    circumstances,
+    command_line,
+    history,
+    provenance,
+    settings,
+)
 from halfstep.config.tables import Config
 from halfstep.market.splits import Split, split_spans
 
@@ -31,11 +39,19 @@ MONTHS_CHAINED = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TradedMonth:
-    """One month: its market, whose test span it is, the records of its seeds, how often its span was opened."""
+    """One month of a walk-forward.
 
-    name: str
+    Attributes:
+        config, market: of the month alone; its test span is the month.
+        records: of its seeds.
+        folders: with the networks of each seed, in the same order.
+        openings: of its test span so far.
+    """
+
+    config: Config
     market: Market
     records: Sequence[dict[str, Any]]
+    folders: Sequence[Path]
     openings: int
 
 
@@ -73,7 +89,7 @@ def summarise_months(
                 config, whole, expert=f"{optimizer}, seed {middle.seed}, other networks every month", spans=_spans(config, whole)
             ),
             assumptions=(*assumptions(config, whole, middle.run), *MONTHS_CHAINED),
-            versions=tuple(sorted((key, str(value)) for key, value in versions().items())),
+            versions=provenance(config, command_line("walk-forward", config)),
             seeds=seeds,
             representative=optimizer,
             baselines=join_baselines(
@@ -94,6 +110,7 @@ def summarise_months(
                 ],
                 floor=floor,
             ),
+            reruns=_reruns(config, market, months, names.index(middle.seed)),
             trials={
                 kind: count_trials(is_made_up=config.data.made_up > 0, observation=kind)
                 for kind in ("bar", "day")
@@ -116,6 +133,21 @@ def _whole(market: Market, months: Sequence[TradedMonth]) -> Market:
         split=replace(first.split, test=(first.split.test[0], last.split.test[1])),
         spans=replace(first.spans, test=(first.spans.test[0], last.spans.test[1])),
     )
+
+
+def _reruns(config: Config, market: Market, months: Sequence[TradedMonth], place: int) -> tuple[Case, ...]:
+    """Return the passes of a seed's policies that decide anew, where they are asked for; ``place`` of the seed."""
+    if not config.test.rerun_policy:
+        return ()
+    return join_cases(
+        [
+            rerun_cases(
+                market.test_table, market.test_rules, decide_anew(month.config, month.market, month.folders[place])
+            )
+            for month in months
+        ],
+        floor=market.test_rules.floor,
+    )  # fmt: skip
 
 
 def _seed_run(seed: int, run: TestRun, given: Surroundings) -> SeedRun:

@@ -1,6 +1,8 @@
 """What a report says in words: settings, assumptions, and what may be wrong with a test."""
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 from halfstep import files
 from halfstep.backtest.definitions import row
@@ -9,7 +11,9 @@ from halfstep.backtest.run import TestRun
 from halfstep.backtest.verdict import Circumstances
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import model_file
-from halfstep.config.load import plain
+from halfstep.cli.run_folder import versions
+from halfstep.config.load import FREE, changes_from, plain
+from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 from halfstep.market.calendar import iso
 from halfstep.market.check import check_bars
@@ -96,6 +100,39 @@ def assumptions(config: Config, market: Market, run: TestRun) -> tuple[str, ...]
         "Networks, settings and the number of updates were fixed before the test span was opened; the validation span chose the weights.",
         *(f"Reader: {note}." for note in (*bars.report.notes, *bars.report.repairs, *market.features.notes)),
     )  # fmt: skip
+
+
+def command_line(verb: str, config: Config, *inputs: str) -> str:
+    """Return the command line that gives this configuration: the recipe, and every setting that differs from it.
+
+    The same for a run and its continuation, whatever folders and processes they use; the words as they were typed stand
+    in ``manifest.json``.
+
+    Args:
+        verb: the program.
+        config: of the run.
+        inputs: further words, before the settings.
+    """
+    changes = changes_from(RECIPES[config.recipe](), config)
+    values = {f"{table}.{key}": value for table, found in changes.settings.items() for key, value in found.items() if (table, key) not in FREE}  # fmt: skip
+    values |= dict.fromkeys(changes.emptied)
+    settings = (_flag(name.replace("_", "-"), value) for name, value in values.items())
+    return " ".join(("halfstep", verb, "--recipe", config.recipe, *inputs, *settings))
+
+
+def _flag(name: str, value: Any) -> str:
+    """Return a setting as words of the command line."""
+    if isinstance(value, bool):
+        table, key = name.split(".")
+        return f"--{name}" if value else f"--{table}.no-{key}"
+    words = value if isinstance(value, list) else [value]
+    return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
+
+
+def provenance(config: Config, command: str) -> tuple[tuple[str, str], ...]:
+    """Return what made a report: the command line, the root seed, and the version of everything that computed."""
+    found = sorted((key, str(value)) for key, value in versions().items())
+    return (("command line", command), ("root seed", str(config.run.seed)), *found)
 
 
 def history(market: Market) -> tuple[float | None, tuple[float, ...]]:
