@@ -69,7 +69,7 @@ def works(folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
 
     def train_encoder() -> None:
         for number in range(UPDATES):
-            output, y = batches.forecast(0, number)
+            output, y, _, _ = batches.forecast(0, number)
             learner.update(
                 fredf_loss(output.latent, standardised_target(encoder, y, output.stats), settings.alpha).total
             )

@@ -20,6 +20,7 @@
     ├── CheckpointError               model files do not fit the model
     ├── ResumeError                   a run cannot be continued as asked
     ├── TaskError                     work in a process of its own crashed or was killed; exit status 1
+    ├── RankLostError                 another process of a training is gone; exit status 1
     └── DivergenceError               a loss or gradient is not finite; exit status 3
 
 A message reads ``<what>: <value>, <allowed>. <way out>``. Wrong arguments to a function are plain
@@ -141,6 +142,12 @@ class ResumeError(HalfstepError):
 
 class TaskError(HalfstepError):
     """Work in a process of its own crashed or was killed, and the program cannot go on without it."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class RankLostError(HalfstepError):
+    """Another process of a training is gone or silent; what its last checkpoint holds is kept."""
 
     exit_status: ClassVar[int] = 1
 

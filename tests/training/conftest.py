@@ -39,6 +39,11 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world") / "store")
+
+
+def make_world(folder: Path) -> World:
+    """Return the market, with the trajectories of a folder; they are made where there are none."""
     bars = random_bars(1100, seed=3)
     features = compute_features(bars, "robust9")
     table = market_table(bars, instrument("EURUSD"), RULES)
@@ -49,11 +54,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     header = StoreHeader.of(
         bars, feature_set=features.set_id, rules=RULES, instrument=table.instrument, discount=0.99
     )
-    store = EpisodeStore.create(tmp_path_factory.mktemp("world") / "store", header, bars)
-    research(
-        table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap), settings=ResearchSettings(passes=12, group=12),
-        store=store, round_number=0, span=TRAIN, seed=1,
-    )  # fmt: skip
+    if folder.exists():
+        store = EpisodeStore.open(folder, expect=header)
+    else:
+        store = EpisodeStore.create(folder, header, bars)
+        research(
+            table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap),
+            settings=ResearchSettings(passes=12, group=12), store=store, round_number=0, span=TRAIN, seed=1,
+        )  # fmt: skip
     encoder = build_encoder(preset("tiny"), feature_names=features.names, seed=0)
     encoder.norm.reference_std.fill_(1.0)
     contexts = encode_contexts(encoder, encoder_data.values, TRAIN[0], settled=features.settled)

@@ -53,7 +53,7 @@ def seen(batches: WindowBatches | StreamBatches, table: WindowTable, epoch: int)
     first = {tuple(row.tolist()): bar for bar, row in enumerate(table.data.values)}
     found = []
     for number in range(batches.count(epoch)):
-        _, y = batches.forecast(epoch, number)
+        y = batches.forecast(epoch, number).y
         found += [first[tuple(row.tolist())] - 1 for row in y[:, 0]]
     return found
 
@@ -82,11 +82,11 @@ def test_the_state_goes_on_and_its_gradient_does_not(world: World) -> None:
     batches.forecast(0, 0)
     before = [part.clone() for part in batches.carried]
     assert not any(part.requires_grad for part in batches.carried)
-    output, _ = batches.forecast(0, 1)
+    output = batches.forecast(0, 1).output
     assert output.latent.requires_grad
     assert not any(torch.equal(a, b) for a, b in zip(before, batches.carried, strict=True))
     batches.carried = [torch.zeros_like(part) for part in before]
-    other, _ = batches.forecast(0, 1)
+    other = batches.forecast(0, 1).output
     assert not torch.equal(other.latent, output.latent)  # the block before has an influence
 
 

@@ -23,6 +23,7 @@ from halfstep.training.batches import make_batches
 from halfstep.training.checkpoint import Checkpoint
 from halfstep.training.loop import Learner, Point, write_metric_lines
 from halfstep.training.optimizers import measured_state_bytes
+from halfstep.training.ranks import ALONE, Ranks
 from halfstep.training.settings import EncoderTraining, OptimizerSettings
 from halfstep.training.windows import (
     EncoderData,
@@ -75,11 +76,19 @@ def train_encoder(
     seed: int,
     folder: Path,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> EncoderResult:
     """Train an encoder; continues where an interrupted training of the same folder stopped.
 
     The target of origin i is x[i + 1 + h] standardised with the input window's mean and deviation and clipped to
     +-10. After each epoch the validation span decides; the first best weights are kept.
+
+    Args:
+        folder: the first rank writes there.
+        ranks: the processes that train it together; all return the same.
+
+    Raises:
+        RankLostError: another process is gone.
     """
     began = time.perf_counter()
     encoder = build_encoder(config, feature_names=data.names, seed=seed)
@@ -87,11 +96,12 @@ def train_encoder(
     origins = _origins(encoder, data, data.train)
     _set_reference(encoder, data)
     table = WindowTable(encoder, data, data.validation[1])
-    batches = make_batches(encoder, table, origins, settings, seed)
+    batches = make_batches(encoder, table, origins, settings, seed, ranks)
     counts = [batches.count(epoch) for epoch in range(settings.epochs)]
-    learner = Learner(encoder, optimizer, optimizer_settings, sum(counts))
+    learner = Learner(encoder, optimizer, optimizer_settings, sum(counts), ranks)
     checkpoint = Checkpoint(folder / "checkpoints" / "encoder")
-    state: dict[str, Any] = checkpoint.load() or {
+    saved = ranks.from_first(checkpoint.load)
+    state: dict[str, Any] = saved or {
         "epoch": 0, "batch": 0, "loss_sum": 0.0, "curve": [], "best": None, "best_loss": math.inf, "bytes": 0,
         "samples": 0, "carried": [], "losses": [],
     }  # fmt: skip
@@ -105,22 +115,22 @@ def train_encoder(
             if _is_exhausted(state["curve"], settings.patience):
                 break
             for number in range(state["batch"], counts[epoch]):
-                output, y = batches.forecast(epoch, number)
+                output, y, share, samples = batches.forecast(epoch, number)
                 target = standardised_target(encoder, y, output.stats)
-                loss_terms = fredf_loss(output.latent, target, settings.alpha)
+                total = share.mean(fredf_loss(output.latent, target, settings.alpha).total)
                 with checkpoint.named_on_divergence():
-                    learner.update(loss_terms.total)
-                loss = loss_terms.total.item()
-                progress.advance(len(y), loss=loss)
+                    learner.update(total)
+                loss = total.item()
+                progress.advance(samples, loss=loss)
                 state["batch"], state["carried"] = number + 1, batches.carried
-                state["samples"] += len(y)
-                state["loss_sum"] += loss * len(y)
+                state["samples"] += samples
+                state["loss_sum"] += loss * samples
                 if learner.updates % LOG_EVERY == 0:
                     state["losses"].append({"update": learner.updates, "train": loss})
-                if checkpoint.is_due:
+                if ranks.is_first and checkpoint.is_due:
                     checkpoint.save(state | learner.state_dict(), step=learner.updates)
             train_loss = state["loss_sum"] / state["samples"]
-            loss, mse = evaluate(encoder, table, data.validation, settings.alpha)
+            loss, mse = ranks.from_first(evaluate, encoder, table, data.validation, settings.alpha)
             state["curve"].append(
                 {
                     "epoch": epoch + 1, "update": learner.updates, "train": train_loss, "validation": loss,
@@ -132,17 +142,16 @@ def train_encoder(
                 state["best"] = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
             state["bytes"] = measured_state_bytes(learner.optimizer)
             state |= {"epoch": epoch + 1, "batch": 0, "loss_sum": 0.0, "samples": 0, "carried": []}
-            write_metric_lines(
-                folder, "encoder", state["curve"], seed=seed
-            )  # before the state that follows them
-            checkpoint.save(state | learner.state_dict(), step=learner.updates)
+            if ranks.is_first:  # metrics before the state that follows them
+                write_metric_lines(folder, "encoder", state["curve"], seed=seed)
+                checkpoint.save(state | learner.state_dict(), step=learner.updates)
     progress.finish()
     encoder.load_state_dict(state["best"])
     encoder.eval()
     _fit_context(encoder, data)
-    save_weights(
-        encoder, folder / "models" / "encoder.safetensors", kind="encoder", facts=encoder_facts(data)
-    )
+    if ranks.is_first:
+        path = folder / "models" / "encoder.safetensors"
+        save_weights(encoder, path, kind="encoder", facts=encoder_facts(data))
     _, mse = evaluate(encoder, table, data.validation, settings.alpha)
     naive = naive_errors(encoder, table, data.validation).min(dim=0).values
     return EncoderResult(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from halfstep import files
 from halfstep.errors import DivergenceError
 from halfstep.training.optimizers import make_optimizer
+from halfstep.training.ranks import ALONE, Ranks
 from halfstep.training.settings import OptimizerSettings
 
 Point = dict[str, float | int]
@@ -37,10 +38,19 @@ class Learner:
         optimizer: name of the optimizer.
         settings: its hyper-parameters.
         total: updates of the whole schedule.
+        ranks: the processes that make the same updates.
     """
 
-    def __init__(self, model: nn.Module, optimizer: str, settings: OptimizerSettings, total: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: str,
+        settings: OptimizerSettings,
+        total: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.model, self.settings, self.total = model, settings, total
+        self._ranks = ranks
         self.optimizer = make_optimizer(optimizer, model, settings)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.updates = 0
@@ -48,12 +58,16 @@ class Learner:
     def update(self, loss: Tensor) -> float:
         """Take one step down the loss; returns the gradients' global norm before clipping.
 
+        Args:
+            loss: of the whole batch, on every rank.
+
         Raises:
             DivergenceError: loss or gradients are not finite. Weights and state are those of the step before.
         """
         self.optimizer.zero_grad(set_to_none=True)
         named = [(name, param) for name, param in self.model.named_parameters() if param.requires_grad]
-        gradients = torch.autograd.grad(loss, [param for _, param in named], allow_unused=True)
+        own = torch.autograd.grad(loss, [param for _, param in named], allow_unused=True)
+        gradients = self._ranks.add_up(own)
         given = [gradient for gradient in gradients if gradient is not None]
         norm = nn.utils.get_total_norm(given)
         if not (math.isfinite(norm) and math.isfinite(loss.item())):

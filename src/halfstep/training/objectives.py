@@ -1,4 +1,7 @@
-"""What the actor learns: three objectives as pure functions from a batch to named terms.
+"""What the actor learns: three objectives as functions from a batch to named terms.
+
+Where several processes train, a batch holds a rank's rows, and means are those of the whole batch
+(`halfstep.training.ranks`).
 
 Every objective compares the squashed mean action **before netting** with an action of the data or of the oracle, both divided
 by their bounds: contradictory demonstrations then average to "flat" instead of to an arbitrary side.
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from halfstep.nn.gaussian import kl_to_standard_normal
 from halfstep.nn.policy import Actor, Critic, CriticEnsemble, PolicyOutput, ValueNet
+from halfstep.training.ranks import WHOLE, Share
 from halfstep.training.samples import LEAST_SCALE, Batch, State
 from halfstep.training.settings import StudySettings
 
@@ -58,15 +62,16 @@ def guided(
         update: its parity decides which term counts where ``settings.alternating``.
     """
     output = actor(batch.now.account, actor.prepare(batch.now.context), noise)
-    cloning = _mean_error(output, batch.action, actor, counts=batch.is_profitable)
-    kl = kl_to_standard_normal(output.mean, output.logvar).mean()
+    cloning = _mean_error(batch, output, batch.action, actor, counts=batch.is_profitable)
+    kl = _mean_divergence(batch, output)
     clones, follows = not settings.alternating or update % 2 == 0, not settings.alternating or update % 2 == 1
     total, value = settings.kl * kl, torch.zeros(())
     if clones:
         total = total + settings.cloning * cloning
     if follows:
         q = critic(batch.now.account, output.action, critic.prepare(batch.now.context))[:, 0] @ weights
-        value = q.mean() / (data_value.detach() @ weights).abs().mean().clamp_min(LEAST_SCALE)
+        scale = batch.share.mean((data_value.detach() @ weights).abs().mean())
+        value = batch.share.mean(q.mean()) / scale.clamp_min(LEAST_SCALE)
         total = total - settings.guidance * value
     return ActorTerms(total, cloning, value, kl)
 
@@ -80,9 +85,9 @@ def awr(
         advantage: A of the stored actions; no gradient goes through it.
     """
     output = actor(batch.now.account, actor.prepare(batch.now.context))
-    weight = advantage_weights(advantage.detach(), settings.sharpness)
-    cloning = _mean_error(output, batch.action, actor, counts=torch.ones_like(weight), weight=weight)
-    kl = kl_to_standard_normal(output.mean, output.logvar).mean()
+    weight = advantage_weights(advantage.detach(), settings.sharpness, batch.share)
+    cloning = _mean_error(batch, output, batch.action, actor, counts=torch.ones_like(weight), weight=weight)
+    kl = _mean_divergence(batch, output)
     return ActorTerms(cloning + settings.kl * kl, cloning, torch.zeros(()), kl)
 
 
@@ -91,7 +96,7 @@ def oracle(batch: Batch, actor: Actor) -> ActorTerms:
     if batch.label is None:
         raise ValueError("batch: without labels. Make it with objective oracle.")
     output = actor(batch.now.account, actor.prepare(batch.now.context))
-    cloning = _mean_error(output, batch.label, actor, counts=torch.ones(len(batch.label)))
+    cloning = _mean_error(batch, output, batch.label, actor, counts=torch.ones(len(batch.label)))
     return ActorTerms(cloning, cloning, torch.zeros(()), torch.zeros(()))
 
 
@@ -109,15 +114,19 @@ def state_value(value: ValueNet, state: State) -> Float[Tensor, " batch"]:
     return answer[:, 0]
 
 
-def expectile_loss(advantage: Float[Tensor, " batch"], expectile: float) -> Float[Tensor, ""]:
+def expectile_loss(
+    advantage: Float[Tensor, " batch"], expectile: float, share: Share = WHOLE
+) -> Float[Tensor, ""]:
     """Return mean |tau - 1(A < 0)| A^2: V lies where better actions weigh tau, worse ones 1 - tau (Kostrikov et al. 2021)."""
     weight = torch.where(advantage < 0, 1 - expectile, expectile)
-    return (weight * advantage.square()).mean()
+    return share.mean((weight * advantage.square()).mean())
 
 
-def advantage_weights(advantage: Float[Tensor, " batch"], sharpness: float) -> Float[Tensor, " batch"]:
+def advantage_weights(
+    advantage: Float[Tensor, " batch"], sharpness: float, share: Share = WHOLE
+) -> Float[Tensor, " batch"]:
     """Return min(exp(beta A / sigma_A), 100), rising with A."""
-    deviation = advantage.std(correction=0).clamp_min(LEAST_SCALE)
+    deviation = share.deviation(advantage).clamp_min(LEAST_SCALE)
     return (sharpness * advantage / deviation).exp().clamp_max(LARGEST_WEIGHT)
 
 
@@ -127,6 +136,7 @@ def cloning_error(
     high: Float[Tensor, " action"],
     counts: Float[Tensor, " batch"],
     weight: Float[Tensor, " batch"] | None = None,
+    share: Share = WHOLE,
 ) -> Float[Tensor, ""]:
     """Return the mean squared error to actions, relative to their bounds.
 
@@ -138,6 +148,7 @@ def cloning_error(
         high: largest value of each element.
         counts: 1 for samples that count, else 0.
         weight: of each sample's error.
+        share: what the samples are of their batch.
     """
     ones = torch.ones_like(action[:, :1])
     known = (action > 0).to(action.dtype)
@@ -146,11 +157,21 @@ def cloning_error(
     error = ((squashed - action) / high).square() * mask
     if weight is not None:
         error = error * weight[:, None]
-    return error.sum() / mask.sum().clamp_min(1.0)
+    return share.sum(error.sum()) / share.sum(mask.sum()).clamp_min(1.0)
 
 
 def _mean_error(
-    output: PolicyOutput, action: Tensor, actor: Actor, *, counts: Tensor, weight: Tensor | None = None
+    batch: Batch,
+    output: PolicyOutput,
+    action: Tensor,
+    actor: Actor,
+    *,
+    counts: Tensor,
+    weight: Tensor | None = None,
 ) -> Tensor:
     squashed = actor.head.squash(output.mean)
-    return cloning_error(squashed[:, 0], action[:, 0], actor.head.high, counts, weight)
+    return cloning_error(squashed[:, 0], action[:, 0], actor.head.high, counts, weight, batch.share)
+
+
+def _mean_divergence(batch: Batch, output: PolicyOutput) -> Tensor:
+    return batch.share.mean(kl_to_standard_normal(output.mean, output.logvar).mean())

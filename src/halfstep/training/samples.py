@@ -24,6 +24,7 @@ from halfstep.experience.store import EpisodeStore
 from halfstep.market.state import account_vector
 from halfstep.training.oracle import oracle_labels, oracle_table
 from halfstep.training.policy import Contexts
+from halfstep.training.ranks import ALONE, WHOLE, Ranks, Share
 from halfstep.training.settings import StudySettings
 from halfstep.training.targets import discounted_sum, reward_bars
 
@@ -66,7 +67,7 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Steps, and what followed them.
+    """Steps, and what followed them; where several processes train, those of this rank.
 
     Attributes:
         now: state at the decision.
@@ -77,6 +78,7 @@ class Batch:
         after: state after them; None where no target asks for it.
         is_profitable: whether the step's episode gained balance, ``(batch,)``.
         label: the oracle's action, ``(batch, 1, 6)``; None without that objective.
+        share: what these steps are of the batch of all ranks.
     """
 
     now: State
@@ -87,6 +89,7 @@ class Batch:
     after: State | None
     is_profitable: Tensor
     label: Tensor | None
+    share: Share = WHOLE
 
 
 class Batches:
@@ -96,20 +99,23 @@ class Batches:
         data: the store, and what its steps are joined with.
         settings: which steps and targets.
         seed: of the order.
+        ranks: each gets its share of every batch.
 
     Attributes:
+        size: steps of a batch, over all ranks.
         scale: rewards are divided by it: the deviation of their weighted sum over the store.
         warnings: sentences about a store that cannot teach what is asked of it.
     """
 
-    def __init__(self, data: StudyData, settings: StudySettings, seed: int) -> None:
+    def __init__(self, data: StudyData, settings: StudySettings, seed: int, ranks: Ranks = ALONE) -> None:
         self._data, self._settings, self._seed = data, settings, seed
         store = data.store
         self._bars = reward_bars(settings, int(store.length.max(initial=1)))
         # without a bootstrap an n-step sum must be whole; every other target takes what is there
         whole = settings.target == "n_step" and not settings.bootstrap
         self._origins = usable_origins(store, self._bars, data.train, bootstrap=not whole)
-        self._size = min(settings.batch, len(self._origins))
+        self.size = min(settings.batch, len(self._origins))
+        self._share = ranks.share(self.size)
         self.scale = reward_scale(store, settings.reward_weights, data.rules.floor)
         returns = episode_returns(store, settings.discount)
         self._profitable = (returns[:, 0] > 0).astype(np.float32)
@@ -123,8 +129,8 @@ class Batches:
         self.warnings = self._find_warnings()
 
     def at(self, number: int) -> Batch:
-        """Return a batch."""
-        episode, step = self.places(number)
+        """Return this rank's rows of a batch."""
+        episode, step = (places[self._share.rows] for places in self.places(number))
         steps = self._data.store.gather(episode, step, horizon=self._bars)
         floor = self._data.rules.floor
         balance, equity = accounts_ahead(steps.now, steps.reward, floor)
@@ -142,14 +148,15 @@ class Batches:
             after=after,
             is_profitable=torch.from_numpy(self._profitable[episode]),
             label=self._labels(steps),
+            share=self._share,
         )
 
     def places(self, number: int) -> tuple[Indices, Indices]:
-        """Return episode and step of each row of a batch."""
+        """Return episode and step of each row of a batch, over all ranks."""
         if self._settings.sampling == "uniform":
-            return self._origins.at(uniform_rows(len(self._origins), number, self._size, seed=self._seed))
+            return self._origins.at(uniform_rows(len(self._origins), number, self.size, seed=self._seed))
         random = generator(self._seed, "weighted batch", number)
-        return self._origins.at(weighted_rows(self._origins, self._odds, self._size, random))
+        return self._origins.at(weighted_rows(self._origins, self._odds, self.size, random))
 
     def _state(self, steps: Steps) -> State:
         vectors = account_vectors(steps, self._data.table.server_time, self._data.rules.floor)

@@ -30,6 +30,7 @@ from halfstep.training.networks import (
     save_networks,
 )
 from halfstep.training.optimizers import measured_state_bytes
+from halfstep.training.ranks import ALONE, Ranks
 from halfstep.training.samples import Batch, Batches, StudyData
 from halfstep.training.selection import (
     Validation,
@@ -86,31 +87,37 @@ def study(
     folder: Path,
     previous: Path | None = None,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> StudyResult:
     """Train critic and actor; continues where an interrupted training of the same folder stopped.
 
     Args:
-        folder: its ``models/`` gets the networks, its ``metrics.jsonl`` the curves.
+        folder: its ``models/`` gets the networks, its ``metrics.jsonl`` the curves; the first rank writes them.
         previous: folder of an earlier round, whose networks this one goes on from; None: fresh ones.
+        ranks: the processes that train together; all return the same.
+
+    Raises:
+        RankLostError: another process is gone.
     """
     began = time.perf_counter()
     networks = build_networks(config, settings, seed=seed)
-    batches = Batches(data, settings, seed)
+    batches = Batches(data, settings, seed, ranks)
     if previous is not None:
         load_networks(
             networks, previous / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale
         )
     first_weights = _weights(networks)
-    trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed)
+    trainer = Trainer(networks, batches, settings, optimizer, optimizer_settings, seed, ranks)
     validation = Validation(data, config.policy.lot_cap, seed)
     checkpoint = Checkpoint(folder / "checkpoints" / "study")
-    state: dict[str, Any] = checkpoint.load() or {
+    saved = ranks.from_first(checkpoint.load)
+    state: dict[str, Any] = saved or {
         "update": 0, "curve": [], "validation": [], "best": None, "bytes": 0,
     }  # fmt: skip
     if "learners" in state:
         trainer.load_state_dict(state)
     if state["best"] is None:  # what earns less than the first weights is not kept; fresh ones do nothing
-        state["validation"].append(validation.trade(networks.actor, 0))
+        state["validation"].append(ranks.from_first(validation.trade, networks.actor, 0))
         state["best"] = _weights(networks)
     progress.start(f"study {optimizer} seed {seed}", settings.updates, "updates")
     progress.advance(state["update"])
@@ -126,12 +133,15 @@ def study(
             state["update"] = update + 1
             is_evaluated = (update + 1) % settings.eval_every == 0 or update + 1 == settings.updates
             if is_evaluated:
-                state["validation"].append(validation.trade(networks.actor, update + 1))
+                point = ranks.from_first(validation.trade, networks.actor, update + 1)
+                state["validation"].append(point)
                 if best_of(state["validation"]) == len(state["validation"]) - 1:
                     state["best"] = _weights(networks)
                 state["bytes"] = trainer.state_bytes
-                write_metric_lines(folder, "study", [*state["curve"], *state["validation"]], seed=seed)
-            if is_evaluated or checkpoint.is_due:
+                if ranks.is_first:
+                    lines = [*state["curve"], *state["validation"]]
+                    write_metric_lines(folder, "study", lines, seed=seed)
+            if ranks.is_first and (is_evaluated or checkpoint.is_due):
                 checkpoint.save(state | trainer.state_dict(), step=update + 1)
     progress.finish()
     kept = state["validation"][best_of(state["validation"])]
@@ -142,7 +152,10 @@ def study(
     )
     for name, module in networks.trained.items():
         module.load_state_dict(state["best"][name])
-    save_networks(networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale)
+    if ranks.is_first:
+        save_networks(
+            networks, folder / "models", encoder_hash=data.contexts.encoder_hash, scale=batches.scale
+        )
     return StudyResult(
         actor=networks.actor, critic=networks.critic, curve=state["curve"], validation=state["validation"],
         log_growth=kept["log_growth"], state_bytes=state["bytes"], updates=state["update"], scale=batches.scale,
@@ -159,6 +172,7 @@ class Trainer:
         settings: target and objective.
         optimizer, optimizer_settings: of every network.
         seed: of the actor's noise.
+        ranks: the processes that make the same updates, each on its share of the batches.
     """
 
     def __init__(
@@ -169,11 +183,13 @@ class Trainer:
         optimizer: str,
         optimizer_settings: OptimizerSettings,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._networks, self._batches, self._settings, self._seed = networks, batches, settings, seed
-        self._weights = torch.tensor(settings.reward_weights, dtype=torch.float32)
+        dtype = next(networks.actor.parameters()).dtype
+        self._weights = torch.tensor(settings.reward_weights, dtype=dtype)
         self._learners = {
-            name: Learner(module, optimizer, optimizer_settings, settings.updates)
+            name: Learner(module, optimizer, optimizer_settings, settings.updates, ranks)
             for name, module in networks.trained.items()
         }
         self._idle = dict.fromkeys(self._learners, 0)  # updates without any gradient
@@ -196,17 +212,17 @@ class Trainer:
             batch.now.account, batch.action, networks.critics.prepare(batch.now.context)
         )
         values = values[:, :, 0]  # (critic, batch, component)
-        critic_loss = (values - self._target(batch)).square().mean(dim=(1, 2)).sum()
+        errors = (values - self._target(batch)).square()
+        critic_loss = batch.share.mean(errors.mean(dim=(1, 2)).sum())
         self._step("critics", critic_loss)
         if self._settings.objective == "oracle":
             terms = objectives.oracle(batch, networks.actor)
         else:
-            noise = generator(self._seed, "actor noise", number).standard_normal(
-                batch.action.shape, np.float32
-            )
+            shape = (self._batches.size, *batch.action.shape[1:])  # of all ranks
+            noise = generator(self._seed, "actor noise", number).standard_normal(shape, np.float32)
             with frozen(networks.critics):
                 terms = objectives.guided(
-                    batch, networks.actor, networks.critic, self._settings, noise=torch.from_numpy(noise),
+                    batch, networks.actor, networks.critic, self._settings, noise=torch.from_numpy(noise[batch.share.rows]),
                     data_value=values[0].detach(), weights=self._weights, update=number,
                 )  # fmt: skip
         self._step("actor", terms.total)
@@ -220,7 +236,7 @@ class Trainer:
         assert batch.after is not None
         with frozen(networks.critics_copy):
             advantage = objectives.advantage(batch, networks.critics_copy, networks.value, self._weights)
-        value_loss = objectives.expectile_loss(advantage, settings.expectile)
+        value_loss = objectives.expectile_loss(advantage, settings.expectile, batch.share)
         self._step("value", value_loss)
         terms = objectives.awr(batch, networks.actor, settings, advantage=advantage.detach())
         self._step("actor", terms.total)
@@ -233,7 +249,8 @@ class Trainer:
         values = networks.critics(
             batch.now.account, batch.action, networks.critics.prepare(batch.now.context)
         )
-        critic_loss = (values[:, :, 0] @ self._weights - target).square().mean(dim=1).sum()
+        errors = (values[:, :, 0] @ self._weights - target).square()
+        critic_loss = batch.share.mean(errors.mean(dim=1).sum())
         self._step("critics", critic_loss)
         return {"critic": critic_loss, "value": value_loss, "actor": terms.total, **_parts(terms)}
 
