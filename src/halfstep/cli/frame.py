@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,9 +21,12 @@ from halfstep.cli.flags import Request
 from halfstep.cli.inputs import NoInputs
 from halfstep.cli.programs.market import Market, load_market, market_facts
 from halfstep.cli.run_folder import Facts, RunFolder
+from halfstep.cli.torchrun import joined
 from halfstep.config.load import to_toml
 from halfstep.config.tables import Config
+from halfstep.errors import ConfigError
 from halfstep.progress import SILENT, Progress
+from halfstep.training.ranks import ALONE, Ranks
 
 Inputs = TypeVar("Inputs", bound=NoInputs)
 
@@ -51,7 +54,9 @@ class Job(Generic[Inputs]):
         request: the command line: flags, inputs, configuration.
         market: bars, features, spans and rules of the configuration.
         opened: what the program's ``open`` made of its inputs.
-        folder: the run's folder, locked; None while a plan is made.
+        folder: the run's folder, locked; None while a plan is made, and on all ranks but the first.
+        path: where the results go, on every rank.
+        ranks: the processes that do this job together.
     """
 
     request: Request[Inputs]
@@ -60,6 +65,8 @@ class Job(Generic[Inputs]):
     progress: Progress = SILENT
     screen: Console = field(default_factory=console)
     run_folder: RunFolder | None = None
+    path: Path = Path()
+    ranks: Ranks = ALONE
 
     @property
     def config(self) -> Config:
@@ -76,10 +83,10 @@ class Job(Generic[Inputs]):
         """The run's folder.
 
         Raises:
-            RuntimeError: while a plan is made, there is none.
+            RuntimeError: while a plan is made, and on all ranks but the first, there is none.
         """
         if self.run_folder is None:
-            raise RuntimeError("a plan has no folder")
+            raise RuntimeError("a plan, and any rank but the first, has no folder")
         return self.run_folder
 
 
@@ -111,6 +118,7 @@ class Program(Generic[Inputs]):
         open: opens and checks the inputs, before anything is written.
         parents: the files and folders of earlier programs that it reads; their hashes go to the manifest.
         with_test: whether it may read the bars of the test span.
+        shared: settings by name, of which each rank of a distributed job takes its part.
     """
 
     verb: str
@@ -119,26 +127,45 @@ class Program(Generic[Inputs]):
     open: Callable[[Request[Inputs], Market], Any] = lambda _request, _market: None
     parents: Callable[[Inputs], Mapping[str, Path]] = lambda _inputs: {}
     with_test: bool = True
+    shared: Callable[[Config], Mapping[str, int]] = lambda _config: {}
 
 
 def run_program(program: Program[Inputs], request: Request[Inputs]) -> int:
     """Run a program as the command line asks for it; returns the exit status."""
+    with joined() as ranks:
+        job = ranks.agreed(lambda: _opened(program, request, ranks))
+        if request.flags.dry_run:
+            sys.stdout.write(to_toml(request.config) + plan_text(program.plan(job)))
+            return 0
+        torch.set_num_threads(request.config.run.threads)
+        if not ranks.is_first:
+            return program.work(replace(job, path=ranks.from_first(Path))).status
+        return _run_first(program, job)
+
+
+def _opened(program: Program[Inputs], request: Request[Inputs], ranks: Ranks) -> Job[Inputs]:
+    """Return the job with its inputs, read and checked."""
+    for name, number in program.shared(request.config).items():
+        if number % ranks.world:
+            flag, above = name.replace("_", "-"), -(-number // ranks.world) * ranks.world
+            raise ConfigError(
+                f"{name}: {number}, must be divisible by the {ranks.world} processes. Set --{flag} {above}, or start "
+                "another number of processes."
+            )
     market = load_market(request.config, with_test=program.with_test)
-    job = Job(request=request, market=market, opened=program.open(request, market))
-    if request.flags.dry_run:
-        sys.stdout.write(to_toml(request.config) + plan_text(program.plan(job)))
-        return 0
+    return Job(request=request, market=market, opened=program.open(request, market), ranks=ranks)
+
+
+def _run_first(program: Program[Inputs], job: Job[Inputs]) -> int:
+    """Work in the run's folder, and say what came out; returns the exit status."""
+    request, market, screen = job.request, job.market, job.screen
     parents = {name: _parent(path) for name, path in program.parents(request.inputs).items()}
     with request.folder(program.verb, Facts(data=market_facts(market), parents=parents)) as folder:
-        screen = job.screen
         screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
-        torch.set_num_threads(request.config.run.threads)
+        path = job.ranks.from_first(Path, folder.path)
         outcome = program.work(
-            Job(
-                request=request, market=market, opened=job.opened, screen=screen, run_folder=folder,
-                progress=progress_for(screen, folder.log),
-            )
-        )  # fmt: skip
+            replace(job, run_folder=folder, path=path, progress=progress_for(screen, folder.log))
+        )
         folder.write_metrics(outcome.metrics)
         folder.is_complete = outcome.status == 0
         _show(outcome, screen)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halfstep._version import __version__
-from halfstep.errors import HalfstepError
+from halfstep.cli import torchrun
+from halfstep.errors import HalfstepError, RankLostError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Verb:
     summary: str
     function: str
     """Name of the function in `halfstep.cli.verbs`."""
+    is_distributed: bool = False
+    """Whether several processes can do it together under torchrun."""
 
     def load(self) -> Callable[[str, Sequence[str]], int]:
         """Import the function ``(description, arguments) -> exit status``."""
@@ -38,13 +41,16 @@ class Verb:
 VERBS = (
     Verb("run", "Everything: bars, trajectories, training for each optimizer and seed, test, report.", "run"),
     Verb(
-        "study-encoder", "Train the encoder that forecasts the next bars of every feature.", "study_encoder"
+        "study-encoder",
+        "Train the encoder that forecasts the next bars of every feature.",
+        "study_encoder",
+        is_distributed=True,
     ),
     Verb(
         "research", "Collect trajectories over the training span, with noise or a trained actor.", "research"
     ),
     Verb("replay-signals", "Turn recorded deals of real accounts into trajectories.", "replay_signals"),
-    Verb("study", "Train critic and actor on collected trajectories.", "study"),
+    Verb("study", "Train critic and actor on collected trajectories.", "study", is_distributed=True),
     Verb("report", "Build the page of a finished run again, or put several runs side by side.", "report"),
     Verb("compare", "Optimizers on the same work, seed by seed: table, chart and verdict.", "compare"),
     Verb(
@@ -85,6 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb is None:
         _complain(f"{arguments[0]}: no such verb. {_nearest(arguments[0])}")
         return 2
+    if torchrun.world_size() > 1 and not verb.is_distributed:
+        several = " and ".join(verb.name for verb in VERBS if verb.is_distributed)
+        _complain(
+            f"{verb.name}: {torchrun.world_size()} processes, must be one. Start it without torchrun; {several} "
+            "train on several."
+        )
+        return 2
     return _run(verb, arguments[1:])
 
 
@@ -108,7 +121,13 @@ def overview() -> str:
 
 def _run(verb: Verb, arguments: Sequence[str]) -> int:
     try:
-        return verb.load()(verb.summary, arguments)
+        with torchrun.speaking_first():
+            return verb.load()(verb.summary, arguments)
+    except RankLostError as error:
+        folder = _folder_of(error)
+        way_out = f" Continue, on any number of processes, with: halfstep {verb.name} --resume {folder}"
+        _complain(f"{error}{way_out if folder else ''}")
+        return error.exit_status
     except HalfstepError as error:
         _complain(str(error))
         return error.exit_status
@@ -124,12 +143,12 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _complain(
+        _write_error(
             f"{error.strerror or error}: {error.filename or 'a file'}. Free space or permissions may be missing."
         )
         return 2
     except Exception as error:
-        _complain(
+        _write_error(
             f"unexpected {type(error).__name__}: {error}. This is a defect of halfstep; {_details(error)}."
         )
         return 1
@@ -161,4 +180,10 @@ def _print(text: str) -> None:
 
 
 def _complain(text: str) -> None:
+    """Say what is wrong, once for all ranks."""
+    if torchrun.rank() == 0:
+        _write_error(text)
+
+
+def _write_error(text: str) -> None:
     sys.stderr.write(f"halfstep: {text}\n")

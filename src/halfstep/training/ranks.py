@@ -181,7 +181,8 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition("] ")[2].strip().rstrip(".")
+        # "[.../pair.cc:553] Connection closed by peer. This is typically ..."
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise RankLostError(
             f"another process of this training no longer answers ({reason}). Its own message or that of torchrun says why."
         ) from error

@@ -30,6 +30,7 @@ from halfstep.nn.encoder import Encoder
 from halfstep.progress import Progress
 from halfstep.training.networks import build_networks, load_networks
 from halfstep.training.policy import Contexts, weights_hash
+from halfstep.training.ranks import ALONE, Ranks
 from halfstep.training.study import StudyData, StudyResult, study
 
 
@@ -45,20 +46,22 @@ def study_policy(
     optimizer: str,
     seed: int,
     previous: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> StudyResult:
     """Train critic and actor in a folder, and carry their encoder on; continues what was interrupted there.
 
     Args:
         previous: folder of the study of the round before, whose networks this one goes on from; None: fresh ones.
     """
-    carry_encoder(encoder_folder, folder)
+    if ranks.is_first:
+        carry_encoder(encoder_folder, folder)
     data = StudyData(
         store=store, contexts=contexts, table=market.test_table, rules=market.test_rules,
         train=market.spans.train, validation=market.spans.validation,
     )  # fmt: skip
     return study(
         model_config(config), data, config.study, optimizer=optimizer, optimizer_settings=config.optim,
-        seed=seed, folder=folder, previous=previous, progress=progress,
+        seed=seed, folder=folder, previous=previous, progress=progress, ranks=ranks,
     )  # fmt: skip
 
 
@@ -136,13 +139,15 @@ def _plan(job: Job[StudyInputs]) -> list[Step]:
 def _work(job: Job[StudyInputs]) -> Outcome:
     opened: _Opened = job.opened
     optimizer, seed = job.config.run.optimizer, job.config.run.seed
-    contexts = contexts_of(opened.encoder, job.market, job.folder.path, opened.encoder_folder)
+    contexts = job.ranks.from_first(contexts_of, opened.encoder, job.market, job.path, opened.encoder_folder)
     result = study_policy(
-        job.config, job.market, job.folder.path, job.progress, encoder_folder=opened.encoder_folder,
-        contexts=contexts, store=opened.store, optimizer=optimizer, seed=seed, previous=job.inputs.previous,
+        job.config, job.market, job.path, job.progress, encoder_folder=opened.encoder_folder, contexts=contexts,
+        store=opened.store, optimizer=optimizer, seed=seed, previous=job.inputs.previous, ranks=job.ranks,
     )  # fmt: skip
+    if not job.ranks.is_first:
+        return Outcome(metrics={})
     metrics = study_metrics(result, optimizer=optimizer, seed=seed)
-    record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.folder.path))
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study", run=job.path))
     return Outcome(
         metrics=_encoder_figures(opened.encoder_folder) | metrics,
         shown=(_validation_table(result), *result.warnings),
@@ -167,4 +172,8 @@ def _validation_table(result: StudyResult) -> Table:
     return table
 
 
-PROGRAM = Program(verb="study", open=_open, parents=_parents, plan=_plan, work=_work)
+def _shared(config: Config) -> dict[str, int]:
+    return {"study.batch": config.study.batch}
+
+
+PROGRAM = Program(verb="study", open=_open, parents=_parents, plan=_plan, work=_work, shared=_shared)

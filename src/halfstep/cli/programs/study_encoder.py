@@ -14,9 +14,11 @@ from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import check_optimizer, contexts_of, encoder_data, model_config
 from halfstep.cli.programs.trials import arm_trials
 from halfstep.config.tables import Config
+from halfstep.nn.config import TpmStatefulConfig
 from halfstep.progress import Progress
 from halfstep.training.encoder import EncoderResult, train_encoder
 from halfstep.training.policy import Contexts
+from halfstep.training.ranks import ALONE, Ranks
 
 
 def study_encoder(
@@ -28,12 +30,19 @@ def study_encoder(
 
 
 def fit_encoder(
-    config: Config, market: Market, folder: Path, progress: Progress, *, optimizer: str, seed: int
+    config: Config,
+    market: Market,
+    folder: Path,
+    progress: Progress,
+    *,
+    optimizer: str,
+    seed: int,
+    ranks: Ranks = ALONE,
 ) -> EncoderResult:
     """Train an encoder in a folder; continues what was interrupted there."""
     return train_encoder(
         model_config(config), encoder_data(market), config.study_encoder, optimizer=optimizer,
-        optimizer_settings=config.optim, seed=seed, folder=folder, progress=progress,
+        optimizer_settings=config.optim, seed=seed, folder=folder, progress=progress, ranks=ranks,
     )  # fmt: skip
 
 
@@ -58,11 +67,14 @@ def _plan(job: Job[NoInputs]) -> list[Step]:
 
 def _work(job: Job[NoInputs]) -> Outcome:
     optimizer, seed = job.config.run.optimizer, job.config.run.seed
-    result, _ = study_encoder(
-        job.config, job.market, job.folder.path, job.progress, optimizer=optimizer, seed=seed
+    result = fit_encoder(
+        job.config, job.market, job.path, job.progress, optimizer=optimizer, seed=seed, ranks=job.ranks
     )
+    if not job.ranks.is_first:
+        return Outcome(metrics={})
+    contexts_of(result.encoder, job.market, job.path)
     metrics = encoder_metrics(result, optimizer=optimizer, seed=seed)
-    record_trials(arm_trials(job.config, job.market, [metrics], program="study-encoder", run=job.folder.path))
+    record_trials(arm_trials(job.config, job.market, [metrics], program="study-encoder", run=job.path))
     return Outcome(
         metrics=metrics,
         shown=(_skill_table(job.market, result), _in_words(job.market, result)),
@@ -95,4 +107,10 @@ def _open(request: Request[NoInputs], market: Market) -> None:  # noqa: ARG001  
     check_optimizer(request.config)
 
 
-PROGRAM = Program(verb="study-encoder", open=_open, plan=_plan, work=_work)
+def _shared(config: Config) -> dict[str, int]:
+    if isinstance(model_config(config).encoder, TpmStatefulConfig):
+        return {"study_encoder.streams": config.study_encoder.streams}
+    return {"study_encoder.batch": config.study_encoder.batch}
+
+
+PROGRAM = Program(verb="study-encoder", open=_open, plan=_plan, work=_work, shared=_shared)
