@@ -1,5 +1,8 @@
 """The same orders under other assumptions."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -19,6 +22,7 @@ from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
 from halfstep.market.bars import Bars
 from halfstep.market.instruments import instrument
+from halfstep.market.read import read_bars
 from halfstep.market.timeframes import HOUR, Timeframe
 
 from .runs import FIRST, RULES, made_up_table, random_actions, run_of, traded
@@ -48,7 +52,7 @@ def test_a_replay_repeats_the_test_and_costs_only_hurt() -> None:
 
 
 def spiked() -> tuple[MarketTable, np.ndarray, AccountRules]:
-    """Return ten bars each of which touches stop and target of a long position; the last closes at its open."""
+    """Return bars each of which touches stop and target of a long position, the target in an earlier quarter."""
     n = 11
     points = np.tile([0, 320, -220, 50], (n, 1)) + 110_000
     bars = Bars(
@@ -56,8 +60,18 @@ def spiked() -> tuple[MarketTable, np.ndarray, AccountRules]:
         **{name: points[:, k] / 1e5 for k, name in enumerate(("open", "high", "low", "close"))},
         symbol="EURUSD", timeframe=Timeframe.H1, digits=5,
     )  # fmt: skip
+    quarters = np.tile(
+        [[0, 50, -20, 40], [40, 320, 30, 300], [300, 310, -220, -150], [-150, 50, -160, 50]], (n, 1)
+    )
+    quarters += 110_000
+    finer = Bars(
+        time=FIRST + HOUR // 4 * np.arange(4 * n), volume=np.ones(4 * n), spread=np.full(4 * n, 10, np.int32),
+        **{name: quarters[:, k] / 1e5 for k, name in enumerate(("open", "high", "low", "close"))},
+        symbol="EURUSD", timeframe=Timeframe.M15, digits=5,
+    )  # fmt: skip
     rules = AccountRules(close_at_end=True)
-    return market_table(bars, instrument("EURUSD"), rules), np.tile([0.1, 0.3, 0.2, 0, 0, 0], (10, 1)), rules
+    table = market_table(bars, instrument("EURUSD"), rules, detail=finer)
+    return table, np.tile([0.1, 0.3, 0.2, 0, 0, 0], (10, 1)), rules
 
 
 @pytest.mark.pitfall("T23")
@@ -68,7 +82,9 @@ def test_both_bar_orders_are_reported() -> None:
     assert lines["stop_first"]["net"] == pytest.approx(-200.0)
     assert lines["target_first"]["net"] == pytest.approx(300.0)
     assert lines["target_first"]["difference"] == pytest.approx(500.0)
-    assert lines["base"]["ambiguous"] == 10
+    assert lines["m1"]["net"] == pytest.approx(300.0)  # the quarters know that the target came first
+    assert (lines["base"]["ambiguous"], lines["base"]["ambiguous_share"]) == (10, 1.0)
+    assert (lines["m1"]["ambiguous"], lines["m1"]["ambiguous_share"]) == (0, 0.0)
     positions = list(ambiguous_table(cases).frame.iter_rows())
     assert positions == [
         ("as tested", 10, pytest.approx(-200.0)),
@@ -128,3 +144,26 @@ def test_a_policy_that_looks_at_its_account_decides_otherwise() -> None:
     assert decided["rerun_costs_1"].net == base.net
     assert (decided["rerun_costs_0"].asked != base.asked).any()
     assert decided["rerun_costs_0"].net != replayed["costs_0"].net
+
+
+def test_real_quarters_decide_the_order(shared_data: Callable[[str], Path]) -> None:
+    """The broker's own M15 bars inside its H1 bars: every bar is covered, and nothing is ambiguous above a quarter."""
+    hours, quarters = (
+        read_bars(shared_data(f"EURUSD_{name}_mt5_2022-01_2024-01.csv.gz"), symbol="EURUSD")
+        for name in ("H1", "M15")
+    )
+    rules = AccountRules(lot_cap=1.0, leverage=500.0, deposit=1e6, intrabar="m1")
+    table = market_table(hours, instrument("EURUSD"), rules, detail=quarters)
+    assert table.detail is not None
+    assert table.detail.missing == 0
+    generator = np.random.default_rng(1)
+    actions = generator.random((12_000, 6)) * [0.2, 0.05, 0.05, 0.2, 0.05, 0.05]
+    actions[:, [1, 2, 4, 5]] += 0.03  # 30 to 80 points: stops and targets that hours do touch both of
+    cases = replayed(table, actions, rules, 1)
+    rows = {row["key"]: row for row in sensitivity_table(cases).frame.iter_rows(named=True)}
+    careful, real = rows["stop_first"], rows["m1"]
+    assert careful["ambiguous"] > 100
+    assert real["ambiguous"] < careful["ambiguous"] / 2
+    assert real["ambiguous_share"] == real["ambiguous"] / real["trades"]
+    assert next(case.run.detail_missing for case in cases if case.key == "m1") == 0
+    assert careful["net"] < real["net"] < rows["target_first"]["net"]

@@ -12,7 +12,6 @@ from halfstep.broker import (
     Outcome,
     Run,
     deals_frame,
-    intrabar_sensitivity,
     log_reward,
     market_table,
     relative_components,
@@ -28,7 +27,6 @@ from halfstep.broker.table import MarketTable
 from halfstep.errors import ActionError, ConfigError, CoverageError
 from halfstep.market.bars import Bars
 from halfstep.market.instruments import instrument
-from halfstep.market.read import read_bars
 from halfstep.market.state import account_vector
 from halfstep.market.timeframes import Timeframe
 
@@ -449,20 +447,6 @@ def test_delay_holds_every_action_back(backend: str) -> None:
     np.testing.assert_array_equal(equity[: len(late.equity)], late.equity)
 
 
-def test_sensitivity_to_the_order_inside_a_bar() -> None:
-    rules = replace(RULES, lot_cap=1.0)
-    table = market(
-        "0/320/-200/50", rules=rules, detail="0/50/-20/40;40/320/30/300;300/310/-200/-150;-150/50/-160/50"
-    )
-    frame = intrabar_sensitivity(table, rules, np.array([A]), 0)
-    rows = {row["intrabar"]: row for row in frame.iter_rows(named=True)}
-    assert {name: row["net"] for name, row in rows.items()} == pytest.approx(
-        {"stop_first": -20, "target_first": 30, "adaptive": -20, "mt5_ohlc": -20, "m1": 30}
-    )
-    assert rows["stop_first"]["ambiguous_share"] == 1.0
-    assert rows["m1"]["ambiguous_share"] == 0.0
-
-
 def test_detail_is_checked() -> None:
     bars = bars_of("0/320/-200/50")
     with pytest.raises(ConfigError, match="detail: H1, must be of a finer timeframe than H1"):
@@ -472,28 +456,6 @@ def test_detail_is_checked() -> None:
         market_table(bars, EURUSD, RULES, detail=finer)
     with pytest.raises(ConfigError, match="intrabar: 'm1', needs finer bars"):
         run_actions(market_table(bars, EURUSD, RULES), replace(RULES, intrabar="m1"), np.zeros((1, 6)), 0)
-
-
-def test_real_quarters_decide_the_order(shared_data) -> None:  # type: ignore[no-untyped-def]
-    """The broker's own M15 bars inside its H1 bars: every bar is covered, and nothing is ambiguous above a quarter."""
-    hours, quarters = (
-        read_bars(shared_data(f"EURUSD_{name}_mt5_2022-01_2024-01.csv.gz"), symbol="EURUSD")
-        for name in ("H1", "M15")
-    )
-    rules = AccountRules(lot_cap=1.0, leverage=500.0, deposit=1e6, intrabar="m1")
-    table = market_table(hours, instrument("EURUSD"), rules, detail=quarters)
-    assert table.detail is not None
-    assert table.detail.missing == 0
-    generator = np.random.default_rng(1)
-    actions = generator.random((12_000, 6)) * [0.2, 0.05, 0.05, 0.2, 0.05, 0.05]
-    actions[:, [1, 2, 4, 5]] += 0.03  # 30 to 80 points: stops and targets that hours do touch both of
-    frame = intrabar_sensitivity(table, rules, actions, 1)
-    rows = {row["intrabar"]: row for row in frame.iter_rows(named=True)}
-    careful, real = rows["stop_first"], rows["m1"]
-    assert careful["ambiguous"] > 100
-    assert real["ambiguous"] < careful["ambiguous"] / 2
-    assert real["detail_missing"] == 0
-    assert careful["net"] < real["net"] < rows["target_first"]["net"]
 
 
 def test_wrong_use_is_named() -> None:

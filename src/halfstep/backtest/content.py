@@ -169,6 +169,7 @@ SENSITIVITY = TableKind(key="sensitivity", caption="The same actions under other
     trades: Trades: count
     drawdown: Maximal equity drawdown: money
     ambiguous: Positions decided by the rule inside a bar: count
+    ambiguous_share: of the trades: share
     """))  # fmt: skip
 SIDES = TableKind(key="sides", caption="Long and short", form="page", is_transposed=True, columns=_columns("""
     side: Side: text

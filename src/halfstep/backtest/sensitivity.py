@@ -105,7 +105,11 @@ def join_cases(spans: Sequence[tuple[Case, ...]], *, floor: float) -> tuple[Case
 
 
 def sensitivity_table(cases: tuple[Case, ...], reruns: tuple[Case, ...] = ()) -> Table:
-    """Return one line per replay and per new decision, with its difference to the test, which is the first replay."""
+    """Return one line per replay and per new decision, with its difference to the test, which is the first replay.
+
+    The order of stop and target inside a bar touches nothing but the trades of such bars: their share, and the
+    difference between the replays that count the stop and the target first, bound what hangs on it.
+    """
     base = cases[0].run.net
     return table(content.SENSITIVITY, [_line(case, base) for case in (*cases, *reruns)])
 
@@ -117,6 +121,7 @@ def _line(case: Case, base: float) -> dict[str, Any]:
         "key": case.key, "name": case.name, "net": run.net, "difference": run.net - base,
         "profit_factor": ratios.profit_factor(run.trades["net"].to_numpy()), "trades": run.trades.height,
         "drawdown": ratios.drawdowns(path).maximal, "ambiguous": run.ambiguous,
+        "ambiguous_share": run.ambiguous / run.trades.height if run.trades.height else None,
     }  # fmt: skip
 
 

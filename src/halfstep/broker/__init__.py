@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from halfstep.broker.outcomes import Flag, Outcome
     from halfstep.broker.rewards import log_reward, relative_components, weighted_reward
     from halfstep.broker.rules import AccountRules
-    from halfstep.broker.sensitivity import intrabar_sensitivity
     from halfstep.broker.state import AccountState, reset_accounts
     from halfstep.broker.table import MarketTable, market_table
 
@@ -42,7 +41,6 @@ _HOMES = {
     "TradingVectorEnv": "env",
     "action_from_fractions": "engine",
     "deals_frame": "deals",
-    "intrabar_sensitivity": "sensitivity",
     "log_reward": "rewards",
     "market_table": "table",
     "positions_frame": "deals",
@@ -68,7 +66,6 @@ __all__ = [
     "TradingVectorEnv",
     "action_from_fractions",
     "deals_frame",
-    "intrabar_sensitivity",
     "log_reward",
     "market_table",
     "positions_frame",
