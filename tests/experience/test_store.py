@@ -244,6 +244,13 @@ def test_foreign_and_absent_stores_are_named(tmp_path: Path) -> None:
         assert part in str(caught.value)
     with pytest.raises(StoreMismatchError, match="feature_set 'robust9/1', wanted 'published9/1'"):
         EpisodeStore.open(tmp_path / "store", expect=store_header(BARS, feature_set="published9/1"))
+    converted = store_header(BARS, other_bars={"profit_rate": other})
+    with pytest.raises(
+        StoreMismatchError, match=f"other_bars {{}}, wanted {{'profit_rate': '{other.hash}'}}"
+    ):
+        EpisodeStore.open(tmp_path / "store", expect=converted)
+    EpisodeStore.create(tmp_path / "converted", converted, BARS)
+    assert EpisodeStore.open(tmp_path / "converted", expect=converted).header == converted
     with pytest.raises(StoreMismatchError, match=r"StoreHeader\.of"):
         EpisodeStore.create(tmp_path / "new", store_header(BARS), other)
     with pytest.raises(MissingInputError, match="halfstep research"):

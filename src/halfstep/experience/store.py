@@ -14,8 +14,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,8 @@ class StoreHeader:
         rules: of the account, without ``zero_level``, so that signals and policies share a store.
         instrument: what was traded.
         discount: per bar, of the returns stored with each episode.
+        other_bars: hashes of further bars that decided what was filled and earned, by their use; without any, the header
+            is as it was before there were such.
     """
 
     bars_hash: str
@@ -64,16 +67,25 @@ class StoreHeader:
     rules: Mapping[str, Any]
     instrument: Mapping[str, Any]
     discount: float
+    other_bars: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, bars: Bars, *, feature_set: str, rules: AccountRules, instrument: Instrument, discount: float
+        cls,
+        bars: Bars,
+        *,
+        feature_set: str,
+        rules: AccountRules,
+        instrument: Instrument,
+        discount: float,
+        other_bars: Mapping[str, Bars] = MappingProxyType({}),
     ) -> "StoreHeader":
         """Return the header of episodes over these bars."""
         plain = {name: value for name, value in asdict(rules).items() if name != "zero_level"}
         return cls(
             bars_hash=bars.hash, feature_set=feature_set, rules=_as_json(plain),
             instrument=_as_json(asdict(instrument)), discount=discount,
+            other_bars={name: other.hash for name, other in sorted(other_bars.items())},
         )  # fmt: skip
 
     @property
@@ -87,14 +99,15 @@ class StoreHeader:
         return _sha256(self.values())
 
     def values(self) -> dict[str, Any]:
-        """Return all fields as JSON holds them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return all fields as JSON holds them; ``other_bars`` only if there are any."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return found if self.other_bars else {k: v for k, v in found.items() if k != "other_bars"}
 
     def differences(self, wanted: "StoreHeader") -> list[str]:
         """Return a sentence part for each field that differs; rules and instrument with both hashes."""
         found = [
             f"{name} {getattr(self, name)!r}, wanted {getattr(wanted, name)!r}"
-            for name in ("bars_hash", "feature_set", "discount")
+            for name in ("bars_hash", "feature_set", "discount", "other_bars")
             if getattr(self, name) != getattr(wanted, name)
         ]
         parts = [
@@ -398,7 +411,8 @@ def _read_header(folder: Path) -> tuple[StoreHeader, int]:
         values = json.loads(text)
         check_format(path, values.pop("format"))
         check_seal(path, text, values.pop("checksum"))
-        header = StoreHeader(**{field.name: values[field.name] for field in fields(StoreHeader)})
+        values.setdefault("other_bars", {})
+        header = StoreHeader(**{each.name: values[each.name] for each in fields(StoreHeader)})
         expected, bars = values["bars_sha256"], values["bars"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, f"magic: not the header of a store ({type(error).__name__})") from None

@@ -50,8 +50,18 @@ class Market:
         """What trajectories over this market carry."""
         return StoreHeader.of(
             self.bars, feature_set=self.features.set_id, rules=self.rules, instrument=self.instrument,
-            discount=self.discount,
+            discount=self.discount, other_bars=self.other_bars,
         )  # fmt: skip
+
+    @property
+    def other_bars(self) -> dict[str, Bars]:
+        """Bars beside the traded ones that decide what is filled and earned in training."""
+        detail = self.table.detail
+        fine = None if detail is None or self.rules.intrabar != "m1" else detail.bars
+        others = {
+            "detail": fine, "profit_rate": self.rates.get("profit_rate"), "margin_rate": self.rates.get("margin_rate"),
+        }  # fmt: skip
+        return {name: each for name, each in others.items() if each is not None}
 
 
 def market_facts(market: Market) -> dict[str, str | int]:
