@@ -1,6 +1,7 @@
 """Changes made by hand are seen through torch's and Python's C interfaces, and without them; threads likewise."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -116,12 +117,14 @@ def without_c_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer_module, "has_numba", lambda: False)
 
 
-@pytest.mark.parametrize("asks", ["C", "Python"])
+@pytest.mark.parametrize("asks", ["C", "C, no versions", "Python"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_change_by_hand_is_followed(name: str, asks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What plain torch does, which looks at everything anew in every step, the compiled step does."""
     if asks == "Python":
         without_c_interfaces(monkeypatch)
+    elif asks == "C, no versions":  # Python 3.14 and later
+        monkeypatch.setattr(watch, "_version_offset", lambda: 0)
     finished = []
     for fused in (None, False):
         params, optimizer = model_and_optimizer(fused=fused)
@@ -140,6 +143,23 @@ def test_this_torch_can_be_watched() -> None:
     assert plan is not None
     assert all(found._watch is not None for found in plan.launchers)  # type: ignore[union-attr]
     assert plan is optimizer._current_plan()
+
+
+def test_dictionaries_have_versions() -> None:
+    """So that the fast way is not lost unnoticed."""
+    assert (watch._version_offset() > 0) == (sys.version_info < (3, 14))
+
+
+def test_a_dictionary_that_changes_back_is_looked_into_again() -> None:
+    """Its version says only that something happened; what it holds decides."""
+    params, optimizer = model_and_optimizer()
+    plan, state = optimizer._plan, optimizer.state[params[0]]
+    held = state.pop("step")
+    state["step"] = held
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert optimizer._current_plan() is plan
+    state["step"] = held.clone()
+    assert optimizer._current_plan() is not plan
 
 
 def test_an_unknown_torch_is_asked_in_python(monkeypatch: pytest.MonkeyPatch) -> None:

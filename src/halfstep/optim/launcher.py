@@ -126,7 +126,6 @@ class Launcher:
         self._sums = np.zeros(self._layout.sums, self._wide)
         self._header = np.zeros(1, HEADER_RECORD)
         self._header_address = self._header.ctypes.data
-        self._scale, self._total = self._header["scale"], self._header["total"]
         self._threads = 0
 
     def is_current(self) -> bool:
@@ -156,8 +155,7 @@ class Launcher:
         held = self._find_gradients()
         self._find_hyper()
         self._share_out()
-        self._scale[0] = scale
-        self._kernels.step(self._header_address)
+        self._kernels.step(self._header_address, scale)
         torch.autograd.graph.increment_version(self._with_gradient)
         del held
 
@@ -165,9 +163,9 @@ class Launcher:
         """Return the sum of the squares of all gradients."""
         held = self._find_gradients()
         self._share_out()
-        self._kernels.square_sum(self._header_address)
+        total: float = self._kernels.square_sum(self._header_address)
         del held
-        return float(self._total[0])
+        return total
 
     def _share_out(self) -> None:
         """Give every thread its tasks and scratch memory, if the number of threads has changed."""
@@ -187,16 +185,17 @@ class Launcher:
         for name, number in (
             ("tensor_count", len(self._tensors)), ("task_count", len(layout.tasks)), ("piece_count", len(layout.pieces)),
             ("whole_count", len(layout.wholes)), ("lane_count", threads), ("scratch_width", layout.widest),
-            ("threads", threads), ("parallel", address(self._parallel)), ("work", self._kernels.work),
+            ("threads", threads), ("parallel", address(self._parallel)), ("work", self._kernels.work.address),
         ):  # fmt: skip
             header[name] = number
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
-        if self._watch is None or not self._watch.find_gradients():
+        missing = -1 if self._watch is None else self._watch.find_gradients()
+        if missing < 0:
             return self._ask_for_gradients()
         self._with_gradient = self.params
-        if not self._watch.has_all_gradients():
+        if missing:
             places = self._tensors["grad"].tolist()
             self._with_gradient = [param for param, place in zip(self.params, places, strict=True) if place]
         return []

@@ -103,7 +103,7 @@ class AdamMini(Optimizer):
         self._partition = partition
         self._specs: dict[Tensor, BlockSpec] = {}
         self._plan: Plan | ShardedPlan | None = None
-        self._planned: list[dict[str, Any]] = []
+        self._planned: tuple[Any, Any] = (None, None)
         self._contents: Contents | None = None
         self._clip: _Clip | None = None
         defaults = {
@@ -351,11 +351,11 @@ class AdamMini(Optimizer):
 
     def _is_planned(self) -> bool:
         """Return whether groups, their parameters and the states are those that the plan was made for."""
+        groups, states = self._planned
         return (
-            self._contents is not None
-            and self._contents.mapping is self.state
-            and len(self.param_groups) == len(self._planned)
-            and all(map(operator.is_, self.param_groups, self._planned))
+            groups is self.param_groups
+            and states is self.state
+            and self._contents is not None
             and self._contents.are_same()
         )
 
@@ -377,13 +377,13 @@ class AdamMini(Optimizer):
                     refuse_sparse(name, param.grad)
                     self.state[param] = _fresh_state(param, spec, on_device=group["capturable"])
                 entries.append(Entry(name, param, spec, group, self.state[param]))
-        self._planned = list(self.param_groups)
+        self._planned = self.param_groups, self.state
         self._contents = Contents(
             [(state, list(state)) for state in self.state.values()]
-            + [(group, ("params", "fused", "capturable")) for group in self._planned],
-            [group["params"] for group in self._planned],
+            + [(group, ("params", "fused", "capturable")) for group in self.param_groups],
+            [self.param_groups, *(group["params"] for group in self.param_groups)],
             self.state,
-            compiled=any(group["fused"] is not False for group in self._planned) and has_numba(),
+            compiled=any(group["fused"] is not False for group in self.param_groups) and has_numba(),
         )
         return plan_for(entries, waiting)
 

@@ -64,11 +64,10 @@ HEADER_RECORD = np.dtype(
             "parallel", "work", "threads", "asked", "next_lane",
         )
     ]
-    + [(name, np.float64) for name in ("scale", "total")]
 )  # fmt: skip
 """What a launch is given: addresses and lengths of its tables (lane k does tasks ``lanes[k]`` to ``lanes[k + 1] - 1``); addresses
 of the C functions ``parallel``, which runs another on several threads, and ``work``, the other; how many threads; what they
-are asked for and which lane is next; the factor on every gradient; a sum of squares that was found."""
+are asked for and which lane is next."""
 
 
 WATCHED_RECORD = np.dtype(
@@ -80,27 +79,33 @@ LOOK_RECORD = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "tensors", "watched", "count", "expected_layout", "expected_dtype", "answer", "result", "missing",
+            "tensors", "watched", "count", "expected_layout", "expected_dtype", "answer",
             "data_ptr", "dim", "sizes", "strides", "layout", "dtype", "is_defined", "grad",
         )
     ]
 )  # fmt: skip
-"""What a look at tensors is given: addresses and length of its tables, what gradients must be, room for answers, the number
-of gradients that are missing, and the addresses of torch's C functions."""
+"""What a look at tensors is given: addresses and length of its tables, what gradients must be, room for answers, and
+the addresses of torch's C functions."""
 
 
 ITEM_RECORD = np.dtype([(name, np.int64) for name in ("getter", "container", "key", "value")])
 """A dictionary or list, Python's C function that looks into it, a key or position, and what was there: as addresses."""
 
+CONTAINER_RECORD = np.dtype([(name, np.int64) for name in ("version", "seen", "begin", "end")])
+"""A dictionary or list: where Python counts its changes (0: nowhere), the count when its items were last as they should
+be, its first item and one past its last."""
+
 CONTENTS_RECORD = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "items", "item_count", "mapping", "values", "value_count", "next", "position", "held", "result",
+            "containers", "container_count", "items", "mapping", "values", "value_count", "mapping_version", "mapping_seen",
+            "next", "position", "held",
         )
     ]
 )  # fmt: skip
-"""Items to check; a dictionary, its values in their order, and Python's ``PyDict_Next`` with room for its answers."""
+"""Containers to check and their items; a dictionary, its values in their order, where its changes are counted, and Python's
+``PyDict_Next`` with room for its answers."""
 
 
 @dataclass(frozen=True, slots=True)

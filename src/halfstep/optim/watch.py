@@ -9,8 +9,9 @@ import ctypes
 import importlib
 import importlib.util
 import operator
+import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, WATCHED_RECORD
+from halfstep.optim.table import CONTAINER_RECORD, CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, WATCHED_RECORD
 from halfstep.optim.threads import address, torch_library
 
 GRAD = "_ZNK3c1010TensorImpl4gradEv"
@@ -27,6 +28,7 @@ GRAD = "_ZNK3c1010TensorImpl4gradEv"
 it, so it is used with versions of torch that are known to declare it so."""
 
 _KNOWN = (2, 6), (2, 14)  # from, and up to but without
+_VERSIONED = (3, 11), (3, 14)  # Pythons whose dictionaries have a version
 _KEYS = ("exp_avg", "exp_avg_sq", "step")
 _ASKED = ("data_ptr", "sizes", "strides", "dim", "layout", "dtype")
 
@@ -60,24 +62,19 @@ class Watch:
         self._held = (params, moments, tensors)
         self._check, self._find, _ = _look()
         self._address = self._look.ctypes.data
-        self._result, self._missing = self._look["result"], self._look["missing"]
         in_python = [0 if param.grad is None else param.grad.data_ptr() for param in params]
-        if not self.are_in_place() or (self.find_gradients() and tensors["grad"].tolist() != in_python):
+        if not self.are_in_place() or (self.find_gradients() >= 0 and tensors["grad"].tolist() != in_python):
             raise LookupError(f"torch {torch.__version__}")
 
     def are_in_place(self) -> bool:
         """Return whether weights and moments are where the table says, and weights contiguous and as large as they were."""
-        self._check(self._address)
-        return bool(self._result[0])
+        same: bool = self._check(self._address)
+        return same
 
-    def find_gradients(self) -> bool:
-        """Write the addresses of gradients into the table; False: one is not as its weight, ask Python."""
-        self._find(self._address)
-        return bool(self._result[0])
-
-    def has_all_gradients(self) -> bool:
-        """Return whether `find_gradients` found none missing."""
-        return not self._missing[0]
+    def find_gradients(self) -> int:
+        """Write the addresses of gradients into the table; return how many are missing, or -1: one is not as its weight, ask Python."""
+        missing: int = self._find(self._address)
+        return missing
 
 
 class Contents:
@@ -98,58 +95,97 @@ class Contents:
         *,
         compiled: bool,
     ) -> None:
-        self._lists = [(found, len(found)) for found in lists]
-        self.mapping, self._values = mapping, list(mapping.values())
-        places: list[tuple[Any, Any]] = [(found, key) for found, keys in dictionaries for key in keys]
-        self._items = [(found, key, found[key]) for found, key in places]
-        self._items += [(found, k, found[k]) for found, length in self._lists for k in range(length)]
+        self._mapping, self._values = mapping, list(mapping.values())
+        self._dictionaries = [(found, [(key, found[key]) for key in keys]) for found, keys in dictionaries]
+        self._lists = [(found, list(found)) for found in lists]
+        containers = [
+            mapping,
+            *(found for found, _ in self._dictionaries),
+            *(found for found, _ in self._lists),
+        ]
         self._look = None
-        containers = [mapping, *(found for found, _, _ in self._items)]
         if compiled and all(isinstance(found, dict | list) for found in containers):
             self._look = _look()[2]
             self._write_tables()
 
     def _write_tables(self) -> None:
         python = ctypes.pythonapi
-        in_dict, in_list = address(python.PyDict_GetItemWithError), address(python.PyList_GetItem)
-        rows = [
-            (in_list, id(found), key, id(value))
-            if isinstance(found, list)
-            else (in_dict, id(found), id(key), id(value))
-            for found, key, value in self._items
-        ]
-        self._table = np.array(rows, ITEM_RECORD)
+        size_of, in_list, in_dict, following = (
+            address(function)
+            for function in (python.PyList_Size, python.PyList_GetItem, python.PyDict_GetItemWithError, python.PyDict_Next)
+        )  # fmt: skip
+        rows: list[tuple[int, ...]] = []
+        ranges: list[tuple[int, ...]] = []
+        for found, held in self._lists:
+            ranges.append((0, -1, len(rows), len(rows) + 1 + len(held)))
+            rows.append((size_of, id(found), 0, len(held)))
+            rows += [(in_list, id(found), k, id(value)) for k, value in enumerate(held)]
+        for known, items in self._dictionaries:
+            ranges.append((_version_of(known), -1, len(rows), len(rows) + len(items)))
+            rows += [(in_dict, id(known), id(key), id(value)) for key, value in items]
+        self._containers, self._items = np.array(ranges, CONTAINER_RECORD), np.array(rows, ITEM_RECORD)
         self._known = np.array([id(value) for value in self._values], np.int64)
         self._contents = np.zeros(1, CONTENTS_RECORD)
         for name, number in (
-            ("items", self._table.ctypes.data), ("item_count", len(rows)), ("mapping", id(self.mapping)),
-            ("values", self._known.ctypes.data), ("value_count", len(self._known)), ("next", address(python.PyDict_Next)),
+            ("containers", self._containers.ctypes.data), ("container_count", len(ranges)), ("items", self._items.ctypes.data),
+            ("mapping", id(self._mapping)), ("values", self._known.ctypes.data), ("value_count", len(self._known)),
+            ("mapping_version", _version_of(self._mapping)), ("mapping_seen", -1), ("next", following),
         ):  # fmt: skip
             self._contents[name] = number
-        self._address, self._result = self._contents.ctypes.data, self._contents["result"]
+        self._address = self._contents.ctypes.data
 
     def are_same(self) -> bool:
         """Return whether everything holds what it held."""
-        if len(self.mapping) != len(self._values):
-            return False
-        for found, length in self._lists:
-            if len(found) != length:
-                return False
-        if self._look is None:
-            return all(
-                (found.get(key) if isinstance(found, dict) else found[key]) is value
-                for found, key, value in self._items
-            ) and all(map(operator.is_, self.mapping.values(), self._values))
-        self._look(self._address)
-        return bool(self._result[0])
+        if self._look is not None:
+            same: bool = self._look(self._address)
+            return same
+        return (
+            all(_are_same(found, held) for found, held in self._lists)
+            and all(found.get(key) is value for found, items in self._dictionaries for key, value in items)
+            and _are_same(self._mapping.values(), self._values)
+        )
+
+
+def _are_same(found: Collection[Any], known: Sequence[Any]) -> bool:
+    """Return whether two collections hold the same objects."""
+    return len(found) == len(known) and all(map(operator.is_, found, known))
 
 
 @cache
 def _look() -> tuple[Any, Any, Any]:
-    """Return the compiled functions; they keep Python's lock, so no other thread changes anything meanwhile."""
-    form = ctypes.PYFUNCTYPE(None, ctypes.c_int64)
-    check, find, same = importlib.import_module("halfstep.optim.kernels.look").functions()
-    return form(check.address), form(find.address), form(same.address)
+    """Return the compiled functions; imported on first use: they take a moment."""
+    found: tuple[Any, Any, Any] = importlib.import_module("halfstep.optim.kernels.look").functions()
+    return found
+
+
+def _version_of(container: Any) -> int:
+    """Return where Python counts the changes of a dictionary, or 0."""
+    return id(container) + _version_offset() if isinstance(container, dict) and _version_offset() else 0
+
+
+@cache
+def _version_offset() -> int:
+    """Return where in a dictionary its version stands, a number that every change renews (PEP 509), or 0.
+
+    Python has it until 3.13; whether it is there is tried.
+    """
+    if not _VERSIONED[0] <= sys.version_info[:2] < _VERSIONED[1] or sys.implementation.name != "cpython":
+        return 0
+    offset = object.__basicsize__ + ctypes.sizeof(ctypes.c_ssize_t)  # after the number of items
+    tried: dict[str, int] = {"a": 1, "b": 2}
+    changes: tuple[Callable[[], Any], ...] = (
+        lambda: tried.__setitem__("a", 3), lambda: tried.__setitem__("c", 4), lambda: tried.pop("b"),
+        lambda: tried.update(a=5), lambda: tried.setdefault("d", 6), tried.popitem, tried.clear,
+    )  # fmt: skip
+    version = ctypes.c_uint64.from_address(id(tried) + offset)
+    for change in changes:
+        before = version.value
+        if tried.get("a") is None or version.value != before:  # looking is no change
+            return 0
+        change()
+        if version.value == before:
+            return 0
+    return offset
 
 
 @cache

@@ -29,9 +29,30 @@ def c_function(function: Callable[[int], None], sources: str) -> Any:
         function: its ``__qualname__`` is changed: the cache tells functions apart by file, name and what they enclose.
         sources: a hash of all files whose code goes into it.
     """
+    return _kept(cfunc, function, sources, types.void(types.int64), _OPTIONS)
+
+
+def python_function(function: Callable[..., Any], sources: str, form: Any, *, lock: bool) -> Any:
+    """Compile a function for Python to call, as directly as it calls its own functions written in C.
+
+    Numba's dispatcher would look for a form of the function that fits the arguments, and ctypes converts them in
+    steps: after a backward pass, when their code has left the caches, either takes longer than all looks of a small step.
+
+    Args:
+        function, sources: as for `c_function`.
+        form: the numba types of its result and arguments.
+        lock: keep Python's lock meanwhile.
+    """
+    options = _OPTIONS | {"nogil": not lock, "no_cfunc_wrapper": True}
+    return _kept(njit, function, sources, form, options).overloads[form.args].entry_point
+
+
+def _kept(
+    compiler: Any, function: Callable[..., Any], sources: str, form: Any, options: dict[str, Any]
+) -> Any:
+    """Compile a function, or take it from the disk."""
     function.__qualname__ = f"{function.__qualname__}_{sources}"
-    form = types.void(types.int64)
     try:
-        return cfunc(form, cache=True, **_OPTIONS)(function)
+        return compiler(form, cache=True, **options)(function)
     except RuntimeError:  # no folder that can be written to: compile in every process
-        return cfunc(form, **_OPTIONS)(function)
+        return compiler(form, **options)(function)

@@ -27,7 +27,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from halfstep.optim.kernels.compiling import c_function, hash_of, inner
+from halfstep.optim.kernels.compiling import c_function, hash_of, inner, python_function
 from halfstep.optim.kernels.storage import (
     AT_ONCE,
     call,
@@ -400,9 +400,8 @@ def _sum_task(header, task, token, wide):
 
 
 @inner
-def _prepare(header):
+def _prepare(header, scale):
     """Count the step of every tensor that has a gradient, and compute its coefficients."""
-    scale = get(HEADER_RECORD, header, "scale")
     last_step, last_beta1, last_beta2, correction1, correction2 = -1.0, 0.0, 0.0, 1.0, 1.0
     for k in range(get(HEADER_RECORD, header, "tensor_count")):
         tensor = record_at(TENSOR_RECORD, get(HEADER_RECORD, header, "tensors"), k)
@@ -487,8 +486,8 @@ def _run(header, asked):
 
 
 @inner
-def _step(header, wide):
-    _prepare(header)
+def _step(header, scale, wide):
+    _prepare(header, scale)
     if get(HEADER_RECORD, header, "piece_count") > 0:
         _run(header, SUM_PIECES)
         _combine_pieces(header, wide)
@@ -501,24 +500,22 @@ def _square_sum(header):
     total = 0.0
     for k in range(get(HEADER_RECORD, header, "task_count")):  # in their order
         total += load(np.float64, get(HEADER_RECORD, header, "totals"), k)
-    put(HEADER_RECORD, header, "total", total)
+    return total
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The compiled functions of one dtype, each a C function of the header's address: see `HEADER_RECORD`.
+    """The compiled functions of one dtype, each of the header's address: see `HEADER_RECORD`.
 
     Attributes:
-        work: the address of what each thread runs.
-        step: does a step.
-        square_sum: writes the sum of squares of all gradients to ``total``.
-        compiled: what keeps them in memory.
+        work: the C function that each thread runs.
+        step: does a step, given also a factor on the gradients.
+        square_sum: returns the sum of squares of all gradients.
     """
 
-    work: int
+    work: Any
     step: Any
     square_sum: Any
-    compiled: list[Any]
 
 
 @cache
@@ -546,11 +543,14 @@ def kernels(token: Any, wide: Any) -> Kernels:
                         store(np.float64, get(HEADER_RECORD, header, "totals"), k, total)
             lane = take_number(HEADER_RECORD, header, "next_lane")
 
-    def step(header):
-        _step(header, wide)
+    def step(header, scale):
+        _step(header, scale, wide)
 
     def square_sum(header):
-        _square_sum(header)
+        return _square_sum(header)
 
-    compiled = [c_function(function, _HASH) for function in (work, step, square_sum)]
-    return Kernels(compiled[0].address, compiled[1].ctypes, compiled[2].ctypes, compiled)
+    return Kernels(
+        work=c_function(work, _HASH),
+        step=python_function(step, _HASH, types.void(types.int64, types.float64), lock=False),
+        square_sum=python_function(square_sum, _HASH, types.float64(types.int64), lock=False),
+    )

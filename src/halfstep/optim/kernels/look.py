@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import types
 
-from halfstep.optim.kernels.compiling import c_function, hash_of, inner
+from halfstep.optim.kernels.compiling import hash_of, inner, python_function
 from halfstep.optim.kernels.storage import address_of, ask, call_for_word, fetch, get, load, put, record_at
-from halfstep.optim.table import CONTENTS_RECORD, ITEM_RECORD, LOOK_RECORD, TENSOR_RECORD, WATCHED_RECORD
+from halfstep.optim.table import (
+    CONTAINER_RECORD,
+    CONTENTS_RECORD,
+    ITEM_RECORD,
+    LOOK_RECORD,
+    TENSOR_RECORD,
+    WATCHED_RECORD,
+)
 
 _SOURCES = [Path(__file__), Path(__file__).with_name("storage.py"), Path(__file__).parents[1] / "table.py"]
 _HASH = hash_of(*_SOURCES)
@@ -70,8 +78,7 @@ def _fetch_tensor(handle):
 
 
 def _check_places(look):
-    """Write to ``result`` whether all weights and moments are where the table says; weights must be contiguous."""
-    put(LOOK_RECORD, look, "result", 0)
+    """Return whether all weights and moments are where the table says; weights must be contiguous."""
     for k in range(get(LOOK_RECORD, look, "count")):  # out of the caches, waits would follow one another
         watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
         _fetch_tensor(get(WATCHED_RECORD, watched, "param"))
@@ -91,15 +98,14 @@ def _check_places(look):
             and _is_at(look, get(WATCHED_RECORD, watched, "step"), get(TENSOR_RECORD, tensor, "step"))
             and _contiguous_elements(look, param) == get(WATCHED_RECORD, watched, "elements")
         ):
-            return
-    put(LOOK_RECORD, look, "result", 1)
+            return False
+    return True
 
 
 def _find_gradients(look):
-    """Write the addresses of all gradients, 0 where there is none; ``result`` becomes 0 if one is not as its weight."""
+    """Write the addresses of all gradients, 0 where there is none; return how many are missing, -1 if one is not as its weight."""
     answer = address_of(LOOK_RECORD, look, "answer")
-    put(LOOK_RECORD, look, "result", 0)
-    put(LOOK_RECORD, look, "missing", 0)
+    missing = 0
     for k in range(get(LOOK_RECORD, look, "count")):
         tensor = record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k)
         watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
@@ -107,9 +113,9 @@ def _find_gradients(look):
         grad = call_for_word(get(LOOK_RECORD, look, "grad"), (itself,))
         put(LOOK_RECORD, look, "answer", 0)
         if ask(get(LOOK_RECORD, look, "is_defined"), grad, answer) != 0:
-            return
+            return -1
         if get(LOOK_RECORD, look, "answer") == 0:
-            put(LOOK_RECORD, look, "missing", get(LOOK_RECORD, look, "missing") + 1)
+            missing += 1
             put(TENSOR_RECORD, tensor, "grad", 0)
             continue
         if (
@@ -117,36 +123,69 @@ def _find_gradients(look):
             or _contiguous_elements(look, grad) != get(WATCHED_RECORD, watched, "elements")
             or ask(get(LOOK_RECORD, look, "data_ptr"), grad, answer) != 0
         ):
-            return
+            return -1
         put(TENSOR_RECORD, tensor, "grad", get(LOOK_RECORD, look, "answer"))
-    put(LOOK_RECORD, look, "result", 1)
+    return missing
 
 
-def _check_contents(contents):
-    """Write to ``result`` whether dictionaries and lists hold what they held."""
-    put(CONTENTS_RECORD, contents, "result", 0)
-    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
-        item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
-        fetch(get(ITEM_RECORD, item, "container") + 32)
-    for k in range(get(CONTENTS_RECORD, contents, "item_count")):
+@inner
+def _version(address):
+    """Return a dictionary's version, or -1 where there is none."""
+    return np.int64(-1) if address == 0 else load(np.int64, address, 0)
+
+
+@inner
+def _holds(contents, begin, end):
+    """Return whether items are what they were."""
+    for k in range(begin, end):
         item = record_at(ITEM_RECORD, get(CONTENTS_RECORD, contents, "items"), k)
         place = (get(ITEM_RECORD, item, "container"), get(ITEM_RECORD, item, "key"))
         if call_for_word(get(ITEM_RECORD, item, "getter"), place) != get(ITEM_RECORD, item, "value"):
-            return
+            return False
+    return True
+
+
+@inner
+def _maps_to_same(contents):
+    """Return whether the mapping's values are what they were, in their order."""
     values, held = address_of(CONTENTS_RECORD, contents, "held"), get(CONTENTS_RECORD, contents, "values")
     position = address_of(CONTENTS_RECORD, contents, "position")
     put(CONTENTS_RECORD, contents, "position", 0)
     arguments = (get(CONTENTS_RECORD, contents, "mapping"), position, np.int64(0), values)
     for k in range(get(CONTENTS_RECORD, contents, "value_count")):
         if call_for_word(get(CONTENTS_RECORD, contents, "next"), arguments) & 0xFFFFFFFF == 0:  # an int
-            return
+            return False
         if get(CONTENTS_RECORD, contents, "held") != load(np.int64, held, k):
-            return
-    put(CONTENTS_RECORD, contents, "result", 1)
+            return False
+    return call_for_word(get(CONTENTS_RECORD, contents, "next"), arguments) & 0xFFFFFFFF == 0
+
+
+def _check_contents(contents):
+    """Return whether dictionaries and lists hold what they held."""
+    containers = get(CONTENTS_RECORD, contents, "containers")
+    for k in range(get(CONTENTS_RECORD, contents, "container_count")):
+        fetch(get(CONTAINER_RECORD, record_at(CONTAINER_RECORD, containers, k), "version"))
+    for k in range(get(CONTENTS_RECORD, contents, "container_count")):
+        container = record_at(CONTAINER_RECORD, containers, k)
+        now = _version(get(CONTAINER_RECORD, container, "version"))
+        if now < 0 or now != get(CONTAINER_RECORD, container, "seen"):
+            if not _holds(
+                contents, get(CONTAINER_RECORD, container, "begin"), get(CONTAINER_RECORD, container, "end")
+            ):
+                return False
+            put(CONTAINER_RECORD, container, "seen", now)
+    now = _version(get(CONTENTS_RECORD, contents, "mapping_version"))
+    if now < 0 or now != get(CONTENTS_RECORD, contents, "mapping_seen"):
+        if not _maps_to_same(contents):
+            return False
+        put(CONTENTS_RECORD, contents, "mapping_seen", now)
+    return True
 
 
 @cache
 def functions() -> tuple[Any, Any, Any]:
-    """Return the three C functions, compiled or taken from the disk."""
-    found = [c_function(function, _HASH) for function in (_check_places, _find_gradients, _check_contents)]
+    """Return the three functions, compiled or taken from the disk; they keep Python's lock: nothing changes meanwhile."""
+    yes_or_no, number = types.boolean(types.int64), types.int64(types.int64)
+    forms = ((_check_places, yes_or_no), (_find_gradients, number), (_check_contents, yes_or_no))
+    found = [python_function(function, _HASH, form, lock=True) for function, form in forms]
     return found[0], found[1], found[2]
