@@ -53,7 +53,7 @@ def quick() -> str:
             *(interval(a, "loss", ".4f") for a in arms),
         ),
         ("paired difference to AdamW (95 %)", *map(difference, arms)),
-        ("net profit of the test month, deposit 10,000 (95 %)", *(interval(a, "net", ",.0f") for a in arms)),
+        ("net profit of the test month, deposit 10,000 (95 %)", *(interval(a, "net", "z,.0f") for a in arms)),
     ]
     return rows(("", *names.values()), lines) + f'\n\nThe report\'s verdict: "{found["verdict"]}"'
 
