@@ -11,6 +11,7 @@ of medians.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -271,16 +272,22 @@ def simulator_cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def backtesting_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
-    """Return the crossing in backtesting.py."""
+def installed(simulator: str) -> tuple[Any, Any] | None:
+    """Return another simulator and pandas, or None where one is not installed, after saying so."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import backtesting
-            import pandas as pd
+            return importlib.import_module(simulator), importlib.import_module("pandas")
     except ImportError as problem:
-        print(f"backtesting.py skipped: {problem}")
+        print(f"{simulator} skipped: {problem}")
+        return None
+
+
+def backtesting_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
+    """Return the crossing in backtesting.py."""
+    if (found := installed("backtesting")) is None:
         return []
+    backtesting, pd = found
     frame = pd.DataFrame(
         {name.title(): np.array(getattr(bars, name)) for name in ("open", "high", "low", "close")},
         index=pd.to_datetime(bars.time, unit="s"),
@@ -307,14 +314,9 @@ def backtesting_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
 
 def vectorbt_cases(bars: Bars, is_long: np.ndarray) -> list[Case]:
     """Return the crossing in vectorbt, in one column and in 64; orders at the next open, as here."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pandas as pd
-            import vectorbt
-    except ImportError as problem:
-        print(f"vectorbt skipped: {problem}")
+    if (found := installed("vectorbt")) is None:
         return []
+    vectorbt, pd = found
     decided = np.concatenate([[False], is_long[:-1]])
 
     def columns(n: int) -> Callable[[int], Any]:

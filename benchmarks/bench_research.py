@@ -19,7 +19,9 @@ import torch
 from halfstep.broker.engine import BatchedAccounts
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
+from halfstep.cli.programs.models import model_config
 from halfstep.cli.programs.processes import Task, run_side_by_side
+from halfstep.config.recipes import default
 from halfstep.experience.policy import NoisePolicy, Policy
 from halfstep.experience.research import ResearchTask, collect_group, play
 from halfstep.experience.settings import ResearchSettings
@@ -28,7 +30,6 @@ from halfstep.market.features import compute_features
 from halfstep.market.instruments import instrument
 from halfstep.market.read import default_bars
 from halfstep.nn.build import build_actor, build_encoder
-from halfstep.nn.presets import preset
 from halfstep.progress import SILENT
 from halfstep.training.policy import NeuralPolicy, encode_contexts
 from measure import arguments, interleaved, machine, report
@@ -39,7 +40,7 @@ RULES = AccountRules(deposit=1e7)
 
 def encoded(table: MarketTable) -> tuple[NeuralPolicy, int, float]:
     """Return an untrained default actor, its first bar with a context, and the seconds of encoding all bars."""
-    config, features = preset("default"), compute_features(table.bars)
+    config, features = model_config(default()), compute_features(table.bars)
     encoder = build_encoder(config, feature_names=features.names, seed=0)
     encoder.norm.reference_std.fill_(1.0)
     begin = time.perf_counter()

@@ -16,6 +16,8 @@ import torch
 
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import market_table
+from halfstep.cli.programs.models import model_config
+from halfstep.config.recipes import default
 from halfstep.experience.policy import NoisePolicy
 from halfstep.experience.research import research
 from halfstep.experience.settings import ResearchSettings
@@ -24,7 +26,6 @@ from halfstep.market.features import compute_features
 from halfstep.market.instruments import instrument
 from halfstep.market.synthetic import random_bars
 from halfstep.nn.build import build_encoder
-from halfstep.nn.config import ModelConfig
 from halfstep.nn.loss import fredf_loss
 from halfstep.training.batches import make_batches
 from halfstep.training.loop import Learner
@@ -38,6 +39,7 @@ from measure import arguments, machine, report
 
 BARS, TRAIN, VALIDATION = 3600, (630, 3300), (3300, 3600)
 UPDATES = 20  # in each round
+SIZES = model_config(default())
 STUDIES: dict[str, StudySettings] = {
     "study, guided (default)": StudySettings(),
     "study, published": StudySettings(**PUBLISHED_STUDY),
@@ -57,7 +59,7 @@ def works(folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
         values=torch.from_numpy(features.values), names=features.names, train=TRAIN, validation=VALIDATION,
         settled=features.settled, data_hash=bars.hash,
     )  # fmt: skip
-    encoder = build_encoder(ModelConfig(), feature_names=features.names, seed=0)
+    encoder = build_encoder(SIZES, feature_names=features.names, seed=0)
     encoder.norm.reference_std.fill_(1.0)
     windows, origins = (
         WindowTable(encoder, data, VALIDATION[0]),
@@ -94,7 +96,7 @@ def works(folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
     for name, study_settings in STUDIES.items():
         made = Batches(study_data, study_settings, 1)
         trainer = Trainer(
-            build_networks(ModelConfig(), study_settings, seed=1), made, study_settings, "adam_mini",
+            build_networks(SIZES, study_settings, seed=1), made, study_settings, "adam_mini",
             OptimizerSettings(), 1,
         )  # fmt: skip
         found[name] = (

@@ -25,7 +25,8 @@ from scipy import stats
 from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
-from halfstep.experience.policy import NoisePolicy
+from halfstep.cli.programs.models import model_config, noise_policy
+from halfstep.config.recipes import default
 from halfstep.experience.research import research
 from halfstep.experience.rollout import trade
 from halfstep.experience.settings import ResearchSettings
@@ -37,7 +38,6 @@ from halfstep.market.instruments import instrument
 from halfstep.market.read import read_bars
 from halfstep.market.splits import Split, split_spans
 from halfstep.market.synthetic import planted_bars
-from halfstep.nn.presets import preset
 from halfstep.training.encoder import train_encoder
 from halfstep.training.policy import NeuralPolicy, encode_contexts
 from halfstep.training.settings import PUBLISHED_STUDY, EncoderTraining, OptimizerSettings, StudySettings
@@ -63,8 +63,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "oracle": {"objective": "oracle"},
 }
 RULES = AccountRules(close_at_end=True)
-LEVEL_FLOOR = 0.05
-SIZES = preset("default", level_floor=LEVEL_FLOOR, context_bars=4)
+SIZES = model_config(default())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def field(
     header = StoreHeader.of(bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=0.99)
     store = EpisodeStore.create(folder / "store", header, bars)
     research(
-        table=table, rules=RULES, policy=NoisePolicy(RULES.lot_cap, LEVEL_FLOOR), store=store, round_number=0, span=spans["train"],
+        table=table, rules=RULES, policy=noise_policy(default()), store=store, round_number=0, span=spans["train"],
         settings=ResearchSettings(passes=given.passes, group=given.passes), seed=1,
     )  # fmt: skip
     contexts = encode_contexts(encoder, values, spans["train"][0], settled=features.settled)

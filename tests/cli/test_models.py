@@ -10,9 +10,11 @@ from halfstep.cli.programs.market import Market, load_market
 from halfstep.cli.programs.models import carry_encoder, contexts_of, model_config, model_file
 from halfstep.config.load import merged
 from halfstep.config.recipes import smoke
+from halfstep.config.tables import WINDOW_BARS
 from halfstep.errors import MissingInputError
 from halfstep.nn.build import build_encoder
 from halfstep.nn.encoder import Encoder
+from halfstep.nn.presets import PRESETS, preset
 
 CONFIG = merged(smoke(), {"data": {"made_up": 2000}}, source="test")
 
@@ -78,3 +80,8 @@ def test_an_encoder_is_carried_on_unchanged(tmp_path: Path) -> None:
     assert model_file(tmp_path / "b", "encoder").read_bytes() == b"weights"
     carry_encoder(tmp_path / "a", tmp_path / "a")
     assert source.read_bytes() == b"weights"
+
+
+def test_settings_know_the_window_of_every_preset() -> None:
+    assert {preset(name).encoder.bars for name in PRESETS} == {WINDOW_BARS}
+    assert model_config(merged(smoke(), {"model": {"context_bars": 7}}, source="x")).encoder.context_bars == 7

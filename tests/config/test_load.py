@@ -54,6 +54,8 @@ def test_wrong_values_name_key_value_and_source() -> None:
         ({"run": {"rounds": 0}}, "rounds: 0, must be at least 1"),
         ({"test": {"random_runs": 3}}, "random_runs: 3, must be at least 100"),
         ({"data": {"made_up": -1}}, "made_up: -1, must be 0 or more bars"),
+        ({"model": {"context_bars": -1}}, "context_bars: -1, must lie between 0 and the 120 bars"),
+        ({"model": {"context_bars": 121}}, "context_bars: 121, must lie between 0 and the 120 bars"),
         ({"data": {"made_up": 5, "bars": "x.csv"}}, "Give one of the two"),
         ({"split": {"train": ["2022-01-01", "2022-02-01"]}}, "validation: not given"),
     ):

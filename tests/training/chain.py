@@ -9,7 +9,9 @@ import torch
 from halfstep.broker.engine import Run, run_actions
 from halfstep.broker.rules import AccountRules
 from halfstep.broker.table import MarketTable, market_table
-from halfstep.experience.policy import NoisePolicy, Policy
+from halfstep.cli.programs.models import model_config, noise_policy
+from halfstep.config.recipes import default
+from halfstep.experience.policy import Policy
 from halfstep.experience.research import research
 from halfstep.experience.rollout import trade
 from halfstep.experience.settings import ResearchSettings
@@ -18,7 +20,6 @@ from halfstep.market.bars import Bars
 from halfstep.market.features import compute_features
 from halfstep.market.indicators import atr_points
 from halfstep.market.instruments import Instrument
-from halfstep.nn.presets import preset
 from halfstep.training.encoder import train_encoder
 from halfstep.training.policy import NeuralPolicy, encode_contexts
 from halfstep.training.settings import EncoderTraining, OptimizerSettings, StudySettings
@@ -26,8 +27,7 @@ from halfstep.training.study import StudyData, StudyResult, study
 from halfstep.training.windows import EncoderData
 
 RULES = AccountRules(close_at_end=True)
-LEVEL_FLOOR = 0.05
-SIZES = preset("default", level_floor=LEVEL_FLOOR, context_bars=4)
+SIZES = model_config(default())
 Span = tuple[int, int]
 
 
@@ -72,7 +72,7 @@ def chain(
         bars, feature_set=features.set_id, rules=RULES, instrument=traded, discount=settings.discount
     )
     store = EpisodeStore.create(folder / "store", header, bars)
-    policy: Policy = NoisePolicy(RULES.lot_cap, LEVEL_FLOOR)
+    policy: Policy = noise_policy(default())
     result: StudyResult | None = None
     for number in range(rounds):
         research(

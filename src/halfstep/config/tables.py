@@ -80,6 +80,9 @@ class InstrumentSettings:
     """Cost profile of the preset: standard (spread only), raw (small spread, commission) or free (no costs)."""
 
 
+WINDOW_BARS = 120  # that the encoder of every preset reads
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
     """Sizes of the networks."""
@@ -95,6 +98,10 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.level_floor < 1:
             raise ValueError(f"level_floor: {self.level_floor}, must lie in [0, 1).")
+        if not 0 <= self.context_bars <= WINDOW_BARS:
+            raise ValueError(
+                f"context_bars: {self.context_bars}, must lie between 0 and the {WINDOW_BARS} bars of a window."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
