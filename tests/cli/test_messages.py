@@ -1,6 +1,7 @@
 """What bad input gets: one line that names the thing, its value and the way out; exit status; no traceback; nothing written."""
 
 import errno
+import importlib.util
 import json
 import re
 import shutil
@@ -220,7 +221,8 @@ def test_help_and_dry_run_of_every_verb(here: Path, capsys: Captured) -> None:
     assert done.returncode == 0, done.stderr
     before = sorted(here.rglob("*"))
     inputs = {"study": STUDY_OF[9:-2], "test": ("--models", "study")}
-    for verb in sorted(DRY & set(names)):
+    absent = set() if importlib.util.find_spec("optuna") else {"tune"}  # an extra
+    for verb in sorted(DRY - absent):
         assert main([verb, *TINY, *inputs.get(verb, ()), "--dry-run"]) == 0
         text = capsys.readouterr().out
         assert "made_up = 2000" in text
