@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from halfstep.backtest.registry import Trial
@@ -20,11 +21,17 @@ DECIDES_NOTHING = ("compare", "test", "run", "walk_forward", "tune")
 
 
 def configuration_hash(
-    config: Config, bars_hash: str, optimizer: str, plan: Mapping[str, Any] | None = None
+    config: Config,
+    bars_hash: str,
+    optimizer: str,
+    plan: Mapping[str, Any] | None = None,
+    *,
+    other_bars: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return a hash of everything that decides an arm's result but its seed: settings, optimizer, bars, program.
 
     Args:
+        other_bars: hashes of finer bars and of conversion rates, as far as they decide what is filled and earned.
         plan: what decides in place of the split: months of a program that trains on many spans, trained models.
     """
     tree = {name: table for name, table in plain(config).items() if name not in DECIDES_NOTHING}
@@ -33,7 +40,7 @@ def configuration_hash(
         tree["split"] = dict(plan)
     found = versions()
     tree |= {
-        "data": {"features": config.data.features, "hash": bars_hash},
+        "data": {"features": config.data.features, "hash": bars_hash, **other_bars},
         "optimizer": optimizer, "rounds": config.run.rounds,
         "program": [found["halfstep"], found.get("commit", "")],
     }  # fmt: skip
@@ -66,12 +73,17 @@ def failed_trials(
     return [
         Trial(
             program=program, run=str(run.absolute()), optimizer=arm.optimizer, seed=arm.seed,
-            configuration=configuration_hash(config, market.bars.hash, arm.optimizer, plan),
+            configuration=_configuration(config, market, arm.optimizer, plan),
             is_made_up=config.data.made_up > 0, span="validation", days=market.split.validation, figure="none",
             value=None, sharpe={},
         )
         for arm in arms
     ]  # fmt: skip
+
+
+def _configuration(config: Config, market: Market, optimizer: str, plan: Mapping[str, Any] | None) -> str:
+    others = {name: bars.hash for name, bars in market.other_bars.items()}
+    return configuration_hash(config, market.bars.hash, optimizer, plan, other_bars=others)
 
 
 def _trial(
@@ -90,7 +102,7 @@ def _trial(
         figure, value, sharpe = "validation_loss", record["encoder"]["validation_loss"], {}
     return Trial(
         program=program, run=str(run.absolute()), optimizer=str(record["optimizer"]), seed=int(record["seed"] or 0),
-        configuration=configuration_hash(config, market.bars.hash, str(record["optimizer"]), plan),
+        configuration=_configuration(config, market, str(record["optimizer"]), plan),
         is_made_up=config.data.made_up > 0, span=span, days=getattr(market.split, span), figure=figure,
         value=value, sharpe=sharpe,
     )  # fmt: skip
