@@ -136,6 +136,22 @@ def test_every_change_by_hand_is_followed(name: str, asks: str, monkeypatch: pyt
         torch.testing.assert_close(ours, plain, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("asks", ["C", "Python"])
+def test_autograd_learns_what_was_changed(asks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that saved a weight before the step cannot be differentiated after it."""
+    if asks == "Python":
+        without_c_interfaces(monkeypatch)
+    params, optimizer = model_and_optimizer()
+    stale, fresh = (params[k].square().sum() for k in (0, 1))
+    versions = [param._version for param in params]
+    params[0].grad, params[1].grad, params[2].grad = torch.ones_like(params[0]), None, None
+    optimizer.step()
+    assert [param._version for param in params] == [versions[0] + 1, *versions[1:]]
+    fresh.backward()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        stale.backward()
+
+
 def test_this_torch_can_be_watched() -> None:
     """So that the fast way is not lost unnoticed."""
     _, optimizer = model_and_optimizer()

@@ -22,6 +22,9 @@ from halfstep.optim.threads import address, parallel, usable_threads
 from halfstep.optim.watch import Watch
 
 SERIAL_ELEMENTS = 2**14  # below this a second thread costs more than it saves
+LANES = (
+    4  # of each thread where there are several: one that is late, or disturbed, leaves lanes to the others
+)
 STORAGE = {
     torch.float32: np.float32,
     torch.float64: np.float64,
@@ -108,7 +111,6 @@ class Launcher:
             row: param.stride() for row, param in enumerate(self.params) if not self._is_dense[row]
         }
         self._sizes = [param.numel() for param in self.params]
-        self._with_gradient: list[Tensor] = []
         self._groups = list(_runs(entry.group for entry in entries))
         self._hyper: list[Any] = []
         dtype = self.params[0].dtype
@@ -156,7 +158,7 @@ class Launcher:
         self._find_hyper()
         self._share_out()
         self._kernels.step(self._header_address, scale)
-        torch.autograd.graph.increment_version(self._with_gradient)
+        self._count_changes()
         del held
 
     def square_sum(self) -> float:
@@ -168,14 +170,15 @@ class Launcher:
         return total
 
     def _share_out(self) -> None:
-        """Give every thread its tasks and scratch memory, if the number of threads has changed."""
+        """Share the tasks out in lanes, each with scratch memory of its own, if the number of threads has changed."""
         threads = usable_threads() if self._elements >= SERIAL_ELEMENTS else 1
         if threads == self._threads:
             return
         self._threads = threads
         layout, header, self._parallel = self._layout, self._header, parallel()
-        self._lanes = layout.lanes(threads)
-        self._scratch = np.zeros((threads, 3, layout.widest), self._wide)
+        lanes = threads if threads == 1 else LANES * threads
+        self._lanes = layout.lanes(lanes)
+        self._scratch = np.zeros((lanes, 3, layout.widest), self._wide)
         for name, table in (
             ("tensors", self._tensors), ("segments", layout.segments), ("tasks", layout.tasks), ("pieces", layout.pieces),
             ("wholes", layout.wholes), ("totals", self._totals), ("lanes", self._lanes), ("scratch", self._scratch),
@@ -184,26 +187,16 @@ class Launcher:
             header[name] = table.ctypes.data
         for name, number in (
             ("tensor_count", len(self._tensors)), ("task_count", len(layout.tasks)), ("piece_count", len(layout.pieces)),
-            ("whole_count", len(layout.wholes)), ("lane_count", threads), ("scratch_width", layout.widest),
+            ("whole_count", len(layout.wholes)), ("lane_count", lanes), ("scratch_width", layout.widest),
             ("threads", threads), ("parallel", address(self._parallel)), ("work", self._kernels.work.address),
         ):  # fmt: skip
             header[name] = number
 
     def _find_gradients(self) -> list[Tensor]:
         """Put the addresses of the gradients into the table; returns copies that must live through the launch."""
-        missing = -1 if self._watch is None else self._watch.find_gradients()
-        if missing < 0:
-            return self._ask_for_gradients()
-        self._with_gradient = self.params
-        if missing:
-            places = self._tensors["grad"].tolist()
-            self._with_gradient = [param for param, place in zip(self.params, places, strict=True) if place]
-        return []
-
-    def _ask_for_gradients(self) -> list[Tensor]:
-        """Do so tensor by tensor; gradients that lie otherwise in memory than their weights are copied."""
+        if self._watch is not None and self._watch.find_gradients() >= 0:
+            return []
         places, held = [], []
-        self._with_gradient = []
         for name, param in zip(self._names, self.params, strict=True):
             grad = param.grad
             if grad is None:
@@ -219,9 +212,17 @@ class Launcher:
                 grad = torch.empty_like(param).copy_(grad)
                 held.append(grad)
             places.append(grad.data_ptr())
-            self._with_gradient.append(param)
         self._tensors["grad"] = places
         return held
+
+    def _count_changes(self) -> None:
+        """Tell autograd which parameters were changed in place: those with a gradient."""
+        if self._watch is not None:
+            self._watch.count_changes()
+            return
+        places = self._tensors["grad"].tolist()
+        changed = [param for param, place in zip(self.params, places, strict=True) if place]
+        torch.autograd.graph.increment_version(changed)
 
     def _find_hyper(self) -> None:
         """Put the hyper-parameters into the table where any has changed."""

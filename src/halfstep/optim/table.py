@@ -80,7 +80,7 @@ LOOK_RECORD = np.dtype(
         (name, np.int64)
         for name in (
             "tensors", "watched", "count", "expected_layout", "expected_dtype", "answer",
-            "data_ptr", "dim", "sizes", "strides", "layout", "dtype", "is_defined", "grad",
+            "data_ptr", "dim", "sizes", "strides", "layout", "dtype", "is_defined", "grad", "bump_version",
         )
     ]
 )  # fmt: skip
@@ -234,10 +234,10 @@ class Layout:
     sums: int
     widest: int
 
-    def lanes(self, threads: int) -> npt.NDArray[np.int64]:
-        """Return the borders that share the tasks out between threads, by elements."""
+    def lanes(self, count: int) -> npt.NDArray[np.int64]:
+        """Return the borders that share the tasks out in so many lanes, by elements."""
         done = np.concatenate([[0], np.cumsum(self.weights)])
-        return np.searchsorted(done, np.linspace(0, done[-1], threads + 1)).astype(np.int64)
+        return np.searchsorted(done, np.linspace(0, done[-1], count + 1)).astype(np.int64)
 
 
 def layout_of(tensors: Iterable[Iterable[Segment]]) -> Layout:

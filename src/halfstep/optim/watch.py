@@ -25,7 +25,9 @@ from halfstep.optim.threads import address, torch_library
 
 GRAD = "_ZNK3c1010TensorImpl4gradEv"
 """``const at::Tensor& c10::TensorImpl::grad() const``, which every C++ extension calls. The C interface has nothing like
-it, so it is used with versions of torch that are known to declare it so."""
+it and `BUMP_VERSION`, so they are used with versions of torch that are known to declare them so."""
+BUMP_VERSION = "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE"
+"""``void torch::autograd::impl::bump_version(const at::Tensor&)``; it throws for tensors of inference mode only."""
 
 _KNOWN = (2, 6), (2, 14)  # from, and up to but without
 _VERSIONED = (3, 11), (3, 14)  # Pythons whose dictionaries have a version
@@ -42,12 +44,14 @@ class Watch:
         tensors: the table with their addresses, whose ``grad`` is written.
 
     Raises:
-        LookupError: this build of torch does not offer what is needed.
+        LookupError: this build of torch does not offer what is needed, or a parameter has no version.
     """
 
     def __init__(
         self, params: Sequence[Tensor], moments: Sequence[tuple[Tensor, ...]], tensors: npt.NDArray[Any]
     ) -> None:
+        if any(param.is_inference() for param in params):
+            raise LookupError("a tensor of inference mode")
         self._watched = np.zeros(len(params), WATCHED_RECORD)
         self._watched["param"] = _handles(params)
         for number, key in enumerate(_KEYS):
@@ -60,7 +64,7 @@ class Watch:
         self._look["tensors"], self._look["watched"] = tensors.ctypes.data, self._watched.ctypes.data
         self._look["count"] = len(params)
         self._held = (params, moments, tensors)
-        self._check, self._find, _ = _look()
+        self._check, self._find, self._count, _ = _look()
         self._address = self._look.ctypes.data
         in_python = [0 if param.grad is None else param.grad.data_ptr() for param in params]
         if not self.are_in_place() or (self.find_gradients() >= 0 and tensors["grad"].tolist() != in_python):
@@ -75,6 +79,10 @@ class Watch:
         """Write the addresses of gradients into the table; return how many are missing, or -1: one is not as its weight, ask Python."""
         missing: int = self._find(self._address)
         return missing
+
+    def count_changes(self) -> None:
+        """Tell autograd that every parameter whose gradient is in the table was changed in place."""
+        self._count(self._address)
 
 
 class Contents:
@@ -105,7 +113,7 @@ class Contents:
         ]
         self._look = None
         if compiled and all(isinstance(found, dict | list) for found in containers):
-            self._look = _look()[2]
+            self._look = _look()[3]
             self._write_tables()
 
     def _write_tables(self) -> None:
@@ -152,9 +160,9 @@ def _are_same(found: Collection[Any], known: Sequence[Any]) -> bool:
 
 
 @cache
-def _look() -> tuple[Any, Any, Any]:
+def _look() -> tuple[Any, Any, Any, Any]:
     """Return the compiled functions; imported on first use: they take a moment."""
-    found: tuple[Any, Any, Any] = importlib.import_module("halfstep.optim.kernels.look").functions()
+    found: tuple[Any, Any, Any, Any] = importlib.import_module("halfstep.optim.kernels.look").functions()
     return found
 
 
@@ -211,6 +219,7 @@ def _torch_functions() -> dict[str, int]:
         found = {name: address(getattr(library, f"aoti_torch_get_{name}")) for name in _ASKED}
         found["is_defined"] = address(library.aoti_torch_is_defined)
         found["grad"] = address(getattr(library, GRAD))
+        found["bump_version"] = address(getattr(library, BUMP_VERSION))
         return found | {"expected_layout": library.aoti_torch_layout_strided()}
     except AttributeError as error:
         raise LookupError(f"torch {torch.__version__}") from error

@@ -12,7 +12,17 @@ import numpy as np
 from numba import types
 
 from halfstep.optim.kernels.compiling import hash_of, inner, python_function
-from halfstep.optim.kernels.storage import address_of, ask, call_for_word, fetch, get, load, put, record_at
+from halfstep.optim.kernels.storage import (
+    address_of,
+    ask,
+    call,
+    call_for_word,
+    fetch,
+    get,
+    load,
+    put,
+    record_at,
+)
 from halfstep.optim.table import (
     CONTAINER_RECORD,
     CONTENTS_RECORD,
@@ -128,6 +138,14 @@ def _find_gradients(look):
     return missing
 
 
+def _count_changes(look):
+    """Renew the version of every parameter that has a gradient in the table."""
+    for k in range(get(LOOK_RECORD, look, "count")):
+        if get(TENSOR_RECORD, record_at(TENSOR_RECORD, get(LOOK_RECORD, look, "tensors"), k), "grad") != 0:
+            watched = record_at(WATCHED_RECORD, get(LOOK_RECORD, look, "watched"), k)
+            call(get(LOOK_RECORD, look, "bump_version"), get(WATCHED_RECORD, watched, "param"))
+
+
 @inner
 def _version(address):
     """Return a dictionary's version, or -1 where there is none."""
@@ -183,9 +201,14 @@ def _check_contents(contents):
 
 
 @cache
-def functions() -> tuple[Any, Any, Any]:
-    """Return the three functions, compiled or taken from the disk; they keep Python's lock: nothing changes meanwhile."""
+def functions() -> tuple[Any, Any, Any, Any]:
+    """Return the four functions, compiled or taken from the disk; they keep Python's lock: nothing changes meanwhile."""
     yes_or_no, number = types.boolean(types.int64), types.int64(types.int64)
-    forms = ((_check_places, yes_or_no), (_find_gradients, number), (_check_contents, yes_or_no))
-    found = [python_function(function, _HASH, form, lock=True) for function, form in forms]
-    return found[0], found[1], found[2]
+    forms = (
+        (_check_places, yes_or_no), (_find_gradients, number), (_count_changes, types.void(types.int64)),
+        (_check_contents, yes_or_no),
+    )  # fmt: skip
+    places, gradients, changes, contents = (
+        python_function(function, _HASH, form, lock=True) for function, form in forms
+    )
+    return places, gradients, changes, contents
