@@ -537,6 +537,76 @@ def test_transposed_attention_is_cut_along_its_outputs() -> None:
     assert (spec.row_axes, spec.sections, spec.blocks) == ((1,), ((24, 4), (12, 1)), 18)
 
 
+class EinsumAttention(nn.Module):
+    """Projections with an axis for heads, in the order that is asked for: w(idth), h(eads), d (size of a head)."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.d_model, self.num_heads, self.num_kv_heads, self.head_dim = 10, 6, 3, 4
+        sizes = {"w": 10, "h": 6, "d": 4}
+        grouped = sizes | {"h": 3}
+        self.wq, self.wo = (nn.Parameter(torch.randn([sizes[axis] for axis in order])) for _ in range(2))
+        self.wk, self.wv = (nn.Parameter(torch.randn([grouped[axis] for axis in order])) for _ in range(2))
+
+
+@pytest.mark.pitfall("O3", "O5")
+@pytest.mark.parametrize("order", ["whd", "hwd", "hdw"])
+def test_attention_tensors_with_an_axis_for_heads(order: str) -> None:
+    model = EinsumAttention(order)
+    partition = partition_model(model)
+    axes = tuple(k for k in range(3) if order[k] != "w")
+    found = {name: (spec.row_axes, spec.blocks) for name, spec in partition.specs.items()}
+    assert found == {"wq": (axes, 6), "wo": ((order.index("w"),), 10), "wk": (axes, 3), "wv": (axes, 12)}
+    assert partition_model(model, value="tensor").specs["wv"].kind == "tensor"
+    gradient = torch.zeros_like(model.wq)
+    gradient.select(order.index("h"), 4).fill_(1.0)
+    means = partition.specs["wq"].mean_square(gradient)
+    assert means.sum() == means.select(order.index("h"), 4).sum() == 4  # every row of head 4, and no other
+    step_once(model)
+
+
+def test_queries_and_keys_in_one_are_cut_by_head() -> None:
+    reformer = nn.Module()
+    reformer.num_attention_heads, reformer.attention_head_size = 3, 7
+    reformer.query_key, reformer.value = nn.Linear(28, 21), nn.Linear(28, 21)
+    assert blocks(reformer)["query_key.weight"] == 3
+    reformer.query_key = nn.Linear(28, 42)  # one after the other
+    assert partition_model(reformer).specs["query_key.weight"].sections == ((42, 7),)
+
+
+def test_learned_queries_are_no_projection() -> None:
+    model = nn.Module()
+    model.num_heads, model.head_dim, model.dim = 6, 4, 10
+    model.query = nn.Parameter(torch.randn(3, 6, 4))  # three queries for each head
+    assert partition_model(model).specs["query"].row_axes == (0, 1)
+
+
+def test_heads_of_another_part_of_the_model_are_not_taken() -> None:
+    vision = nn.Module()
+    vision.qkv, vision.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+    model = nn.ModuleDict({"vision": vision})
+    model.config = SimpleNamespace(text=SimpleNamespace(num_attention_heads=6, hidden_size=24))
+    assert "nothing says" in partition_model(model).specs["vision.qkv.weight"].reason
+    model.config.vision = SimpleNamespace(num_attention_heads=3, hidden_size=12)
+    assert partition_model(model).specs["vision.qkv.weight"].sections == ((24, 4), (12, 1))
+
+
+def test_interleaved_weights_known_by_their_class() -> None:
+    """InternLM2 names its fused weight as those do that store it in sections."""
+
+    class InternLM2Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads, self.num_key_value_heads, self.head_dim = 6, 2, 4
+            self.wqkv, self.wo = nn.Linear(24, 40), nn.Linear(24, 24)
+
+    class InternLM2FlashAttention2(InternLM2Attention):
+        pass
+
+    for kind in (InternLM2Attention, InternLM2FlashAttention2):
+        assert partition_model(kind()).specs["wqkv.weight"].sections == ((16, 4), (4, 1)) * 2
+
+
 def test_cross_attention_fuses_keys_and_values_alone() -> None:
     model = nn.Module()
     model.num_heads = 3  # type: ignore[assignment]
@@ -851,6 +921,10 @@ def test_lazy_parameters_are_refused() -> None:
         model = nn.LazyLinear(3)
     with pytest.raises(ValueError, match=r"weight: has no shape yet\. Run the model once"):
         partition_model(model)
+    optimizer = AdamMini(nn.Linear(2, 3).parameters())
+    with pytest.raises(ValueError, match="parameter 0: has no shape yet"):
+        optimizer.add_param_group({"params": model.parameters()})
+    assert len(optimizer.param_groups) == 1
 
 
 def test_without_a_module_the_shape_decides() -> None:

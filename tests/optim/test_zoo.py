@@ -160,6 +160,13 @@ ZOO: dict[str, HuggingFace] = {
     "BERT": HuggingFace("BertForMaskedLM", BERT, named("*.query.weight *.key.weight *.value.weight *.attention.output.dense.weight", 5, 6)),
     "RoBERTa": HuggingFace("RobertaForMaskedLM", BERT, named("*.query.weight *.key.weight *.value.weight *.attention.output.dense.weight", 5, 6)),
     "DeBERTa-v2": HuggingFace("DebertaV2ForMaskedLM", BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": False}, named("*.query_proj.weight *.key_proj.weight *.value_proj.weight *.attention.output.dense.weight", 5, 6) | {"*.pos_key_proj.weight": 5, "*.pos_query_proj.weight": 5}),
+    "DeBERTa": HuggingFace("DebertaForMaskedLM", BERT, {"*.self.in_proj.weight": ((12, 6), (6, 1)) * 5, "*.attention.output.dense.weight": WIDTH}),
+    "MiniMax": HuggingFace(
+        "MiniMaxForCausalLM", GROUPED | MOE | {"num_local_experts": 3, "intermediate_size": 22, "layer_types": ["linear_attention", "full_attention"]},
+        separate(6, 2, 14, prefix="*.layers.1.self_attn") | {"*.layers.0.self_attn.qkv_proj.weight": ((28, 14), (14, 1)) * 6},
+    ),
+    "XLNet": HuggingFace("XLNetLMHeadModel", {"vocab_size": TOKENS, "d_model": WIDTH, "n_layer": 1, "n_head": 5, "d_head": 6, "d_inner": HIDDEN}, {"*.rel_attn.q": ((30, 6),), "*.rel_attn.k": ((30, 6),), "*.rel_attn.v": 30, "*.rel_attn.r": 30, "*.rel_attn.o": WIDTH, "*.seg_embed": 10}),
+    "Funnel Transformer": HuggingFace("FunnelForMaskedLM", {"vocab_size": TOKENS, "d_model": WIDTH, "n_head": 3, "d_head": 7, "d_inner": HIDDEN, "block_sizes": [1, 1], "num_decoder_layers": 1}, named("*.q_head.weight *.k_head.weight *.v_head.weight *.post_proj.weight", 3, 7) | {"*.r_kernel": 21}),
     "DistilBERT": HuggingFace("DistilBertForMaskedLM", {"vocab_size": TOKENS, "dim": WIDTH, "hidden_dim": HIDDEN, "n_layers": 1, "n_heads": 5, "max_position_embeddings": 17, "pad_token_id": 0}, named("*.q_lin.weight *.k_lin.weight *.v_lin.weight *.out_lin.weight", 5, 6)),
     "ModernBERT": HuggingFace("ModernBertForMaskedLM", LLAMA | {"hidden_size": 40, "num_attention_heads": 5, "cls_token_id": 1, "sep_token_id": 2}, {"*.Wqkv.weight": ((80, 8), (40, 1)), "*.attn.Wo.weight": 40}),
     "T5": HuggingFace("T5ForConditionalGeneration", {"vocab_size": TOKENS, "d_model": WIDTH, "d_kv": 7, "d_ff": HIDDEN, "num_layers": 1, "num_heads": 3, "decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}, named("*.q.weight *.k.weight *.v.weight *.o.weight", 3, 7)),

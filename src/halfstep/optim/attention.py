@@ -8,6 +8,7 @@ separate projections cannot be told apart by structure: there, and only there, t
 Queries and keys are cut by head, values by output unit (Zhang et al., arXiv 2406.16793, section 2).
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -44,9 +45,16 @@ _LETTERS = {
     **{name: name.removeprefix("w") for name in ("qkv", "wqkv", "kv", "wkv", "qk", "wqk")},
 }
 _LOW_RANK = {"a", "b", "down", "up", "nope", "rope", "lora", "latent", "compress", "mqa"}
+_LABEL = {"q": "query projection", "k": "key projection", "qk": "queries and keys in one"}
 _NO_PROJECTION = {"norm", "layernorm", "gate", "embed", "embedding", "embeddings", "head"}
-_PARTITIONED = {"CodeGenAttention": ("qvk", 4)}
-"""Attention classes that cut their fused weight into equal parts, each with this order inside."""
+_KNOWN: dict[tuple[str, str], tuple[str, int | None]] = {
+    ("CodeGenAttention", "qkv_proj"): ("qvk", 4),
+    ("DisentangledSelfAttention", "in_proj"): ("qkv", None),  # DeBERTa
+    ("InternLM2Attention", "wqkv"): ("qkv", None),
+    ("MiniMaxLightningAttention", "qkv_proj"): ("qkv", None),
+}
+"""Fused weights whose storage nothing tells, by class and child: the order inside a group, and the number of groups; None: one
+for each key head."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +95,8 @@ def projection_layout(path: Path, rows: int, *, name: str, value: ValueRule) -> 
     child, owner = path[-1][0], path[-2][1]
     if _letters(child) and _LOW_RANK.intersection(_words(child)):
         return _by_unit(rows, "low-rank projection of attention")
-    role = role_of(child) or ("qkv" if _is_fused_by_shape(path, rows) else "")
+    is_fused = _known(path) is not None or _is_fused_by_shape(path, rows)
+    role = role_of(child) or ("qkv" if is_fused else "")
     if "q" in role and len(role) > 1 and next(_rows_of("q", owner), None):
         role = role.replace("q", "")  # cross attention: its queries have a layer of their own
     if len(role) > 1:
@@ -95,9 +104,7 @@ def projection_layout(path: Path, rows: int, *, name: str, value: ValueRule) -> 
     if not role or not _is_attention(owner):
         return None
     if role == "v":
-        if value == "row":
-            return _by_unit(rows, "value projection")
-        return Layout(sections=((rows, rows),), kind="tensor", reason="value projection: one block, as asked")
+        return _by_value(rows, value)
     return _query_or_key(role, path, rows, name=name)
 
 
@@ -106,7 +113,43 @@ def role_of(child: str) -> str:
     words = _words(child)
     if words == ["c", "attn"]:
         return "qkv"
+    if words in (["q", "head"], ["k", "head"], ["v", "head"]):  # of Funnel Transformer: they are projections
+        return words[0]
     return "" if (_LOW_RANK | _NO_PROJECTION).intersection(words) else _letters(child)
+
+
+def tensor_layout(
+    module: nn.Module, own: str, shape: tuple[int, ...], *, value: ValueRule
+) -> tuple[tuple[int, ...], Layout] | None:
+    """Return the axes of an attention tensor that count its output units, and their runs; None: it is no such tensor.
+
+    Modules written for ``einsum`` keep their projections as tensors of their own, with an axis for heads.
+
+    Args:
+        module: the attention module; it, or its configuration, states its width, its heads and their size.
+        own: the tensor's name in it, whose first word gives the role: queries, keys, values, ``o`` or ``wo`` for outputs, which go
+            back to the width, ``r`` for relative positions.
+        shape: of the tensor: width, heads and head size in any order that keeps heads before their size.
+        value: values by output unit, or as one block.
+    """
+    role = role_of(own)
+    is_output = _words(own)[:1] in (["o"], ["wo"], ["out"], ["output"])
+    if len(shape) != 3 or len(role) > 1 or not (role or is_output or _words(own)[:1] == ["r"]):
+        return None
+    sources = (module, *(peek(module, name) for name in _CONFIGS))
+    width, dim = (next(filter(None, (stated(s, names) for s in sources)), 0) for names in (_WIDTH, _HEAD_DIM))
+    count = {stated(s, names) for s in sources for names in (_HEADS, _KEY_HEADS)}.intersection(shape)
+    orders = (shape[k] == width and [n for j, n in enumerate(shape) if j != k][1] == dim for k in range(3))
+    axis_of_width = next((k for k, fits in enumerate(orders) if fits), None)
+    if axis_of_width is None or not count.intersection(shape[k] for k in range(3) if k != axis_of_width):
+        return None
+    if is_output:
+        return (axis_of_width,), _by_unit(width, "output projection of attention")
+    axes = tuple(k for k in range(3) if k != axis_of_width)
+    rows = math.prod(shape[k] for k in axes)
+    if role in ("q", "k"):
+        return axes, _by_head(role, rows, dim)
+    return axes, _by_value(rows, value) if role else _by_unit(rows, "projection of attention")
 
 
 def is_adapter(name: str) -> bool:
@@ -134,7 +177,7 @@ def peek(source: object, name: str) -> object:
 def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
     """Cut a query or key projection by head."""
     owner, heads = path[-2][1], _heads(path)
-    label = {"q": "query projection", "k": "key projection"}[role]
+    label = _LABEL[role]
     if heads.dim_is_own and heads.dim and rows % heads.dim:
         raise ValueError(
             f"{name}: {rows} output units, but its {type(owner).__name__} states heads of {heads.dim}, which do "
@@ -154,7 +197,7 @@ def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
     if dim is None:
         why = f"{heads.count} heads do not divide it" if heads.count else "nothing says the head size"
         return _by_unit(rows, f"{label}, {why} (a rule with head(...) may)")
-    return Layout(sections=((rows, dim),), kind="head", reason=f"{label}: by head of {dim}")
+    return _by_head(role, rows, dim)
 
 
 def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
@@ -165,13 +208,16 @@ def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
     """
     child, owner = path[-1][0], path[-2][1]
     label = f"fused {', '.join(role)}"
-    found = _linear_attention(owner, rows) or _solve(role, rows, _heads(path))
+    heads = _heads(path)
+    if role == "qk" and heads.count and heads.dim and rows == heads.count * heads.dim:  # of Reformer
+        return _by_head(role, rows, heads.dim)
+    found = _linear_attention(owner, rows) or _solve(role, rows, heads)
     if found is None:
         return _by_unit(rows, f"{label}, nothing says the heads (a rule with sections(...) may)")
     units, key_count, dim = found
     order, groups = role, key_count if _is_interleaved(child, owner) else 1
-    if type(owner).__name__ in _PARTITIONED:
-        order, groups = _PARTITIONED[type(owner).__name__]
+    if known := _known(path):
+        order, groups = known[0], known[1] or key_count
     sections = []
     for letter in order:
         size = units[letter] // groups
@@ -186,6 +232,16 @@ def _fused(role: str, path: Path, rows: int, *, value: ValueRule) -> Layout:
         kind="head",
         reason=f"{label} {how}: {parts}" + (f", v {values}" if "v" in role else ""),
     )
+
+
+def _by_head(role: str, rows: int, dim: int) -> Layout:
+    return Layout(sections=((rows, dim),), kind="head", reason=f"{_LABEL[role]}: by head of {dim}")
+
+
+def _by_value(rows: int, value: ValueRule) -> Layout:
+    if value == "row":
+        return _by_unit(rows, "value projection")
+    return Layout(sections=((rows, rows),), kind="tensor", reason="value projection: one block, as asked")
 
 
 def _by_unit(rows: int, what: str) -> Layout:
@@ -236,6 +292,13 @@ def _linear_attention(owner: nn.Module, rows: int) -> _Units | None:
     if not count or not dim or rows <= 2 * count * dim:
         return None
     return {"q": count * dim, "k": count * dim, "v": rows - 2 * count * dim}, count, dim
+
+
+def _known(path: Path) -> tuple[str, int | None] | None:
+    """Return what is known of a fused weight by the class of its module, or of one that it was made from."""
+    child, owner = path[-1][0], path[-2][1]
+    known = (_KNOWN.get((cls.__name__, child)) for cls in type(owner).__mro__)
+    return next(filter(None, known), None)
 
 
 def _is_interleaved(child: str, owner: nn.Module) -> bool:
@@ -302,7 +365,9 @@ def _configured(module: nn.Module, path: Path) -> _Heads | None:
         if nested:
             weight = peek(path[-1][1], "weight")
             widths = set(weight.shape) if isinstance(weight, Tensor) else set()
-            return _stated_by(next((c for c in nested if stated(c, _WIDTH) in widths), nested[0]))
+            # that of another part of the model would give the wrong heads
+            fitting = (c for c in nested if stated(c, _WIDTH) in {None, *widths})
+            return next(map(_stated_by, fitting), None)
     return None
 
 

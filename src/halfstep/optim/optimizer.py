@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor, nn
 from torch._C._autograd import _profiler_enabled
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -73,7 +74,7 @@ class AdamMini(Optimizer):
         fused: True insists on compiled kernels (CPU, numba), False on plain torch, None takes the faster that is there.
 
     Raises:
-        ValueError: a value out of range, a partition of another model, or a complex parameter.
+        ValueError: a value out of range, a partition of another model, a complex parameter, or one without a shape.
         RuntimeError: ``fused=True`` where no kernel can step a parameter; a sparse gradient.
 
     Example:
@@ -389,7 +390,7 @@ class AdamMini(Optimizer):
 
     def _decide(self, name: str, param: Tensor) -> BlockSpec:
         """Return the blocks of a parameter, or refuse it."""
-        _refuse_complex(name, param)
+        _refuse(name, param)
         spec = spec_for_shape(param) if self._partition is None else self._partition.spec_of(param)
         refuse_flat(name, param, spec)
         return spec
@@ -428,7 +429,10 @@ def _fresh_state(param: Tensor, spec: BlockSpec, *, on_device: bool) -> dict[str
     }
 
 
-def _refuse_complex(name: str, param: Tensor) -> None:
+def _refuse(name: str, param: Tensor) -> None:
+    """Refuse parameters of a kind that has no blocks."""
+    if is_lazy(param):
+        raise ValueError(f"{name}: has no shape yet. Run the model once on an example before this.")
     if param.is_complex():
         raise ValueError(f"{name}: a complex parameter. Optimize torch.view_as_real({name}) instead.")
 

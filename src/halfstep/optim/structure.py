@@ -13,7 +13,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from halfstep.optim.attention import Layout, Path, ValueRule, is_adapter, peek, projection_layout, stated
+from halfstep.optim.attention import (
+    Layout,
+    Path,
+    ValueRule,
+    is_adapter,
+    peek,
+    projection_layout,
+    stated,
+    tensor_layout,
+)
 from halfstep.optim.blocks import BlockSpec, by_element, by_row, by_sections, by_tensor
 
 NormRule = Literal["tensor", "element"]
@@ -247,7 +256,16 @@ def dense(site: Site) -> BlockSpec | None:
     layout = projection_layout(site.path, site.shape[axis], name=site.name, value=site.value)
     if layout is None:
         return by_row(site.shape, f"dense layer{stored}: by output unit", axes=(axis,))
-    return _by_layout(site, layout, f"{layout.reason}{stored and ','}{stored}", axis=axis)
+    return _by_layout(site, layout, f"{layout.reason}{stored and ','}{stored}", axes=(axis,))
+
+
+def attention_tensor(site: Site) -> BlockSpec | None:
+    """A projection of attention with an axis for heads, as ``einsum`` takes it."""
+    found = tensor_layout(site.module, site.own, site.shape, value=site.value)
+    if found is None:
+        return None
+    axes, layout = found
+    return _by_layout(site, layout, layout.reason, axes=axes)
 
 
 def free(site: Site) -> BlockSpec | None:
@@ -278,6 +296,7 @@ STRUCTURES: tuple[Callable[[Site], BlockSpec | None], ...] = (
     recurrent,
     convolution,
     embedding,
+    attention_tensor,
     experts,
     dense,
     free,
@@ -291,12 +310,12 @@ def _vector(site: Site, reason: str) -> BlockSpec:
     return by_tensor(site.shape, f"{reason}: one block")
 
 
-def _by_layout(site: Site, layout: Layout, reason: str, *, axis: int = 0) -> BlockSpec:
+def _by_layout(site: Site, layout: Layout, reason: str, *, axes: tuple[int, ...] = (0,)) -> BlockSpec:
     if layout.kind == "tensor":
         return by_tensor(site.shape, reason)
     if layout.kind == "row":
-        return by_row(site.shape, reason, axes=(axis,))
-    return by_sections(site.shape, reason, sections=layout.sections, name=site.name, axes=(axis,))
+        return by_row(site.shape, reason, axes=axes)
+    return by_sections(site.shape, reason, sections=layout.sections, name=site.name, axes=axes)
 
 
 def _output_axis(site: Site) -> int | None:
