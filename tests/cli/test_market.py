@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from halfstep.backtest.run import make_test_run
-from halfstep.broker._layout import MARGIN_RATE, PROFIT_RATE
+from halfstep.broker._layout import CLOSE, MARGIN_RATE, NIGHTS, OPEN, PROFIT_RATE, SPREAD
 from halfstep.broker.engine import run_actions
 from halfstep.cli.programs.market import load_market, market_facts
 from halfstep.cli.programs.words import assumptions
 from halfstep.config.load import merged
 from halfstep.config.tables import Config
-from halfstep.errors import ConfigError
+from halfstep.errors import ConfigError, PriceError
+from halfstep.market.bars import PRICE_COLUMNS
+from halfstep.market.instruments import instrument
 from halfstep.market.read import read_bars
+from halfstep.market.synthetic import random_bars
 from halfstep.market.write import write_bars
 
 
@@ -65,3 +69,52 @@ def test_rates_reach_both_tables_and_the_words(shared_data: Callable[[str], Path
         config, market, make_test_run(run, np.zeros((1, 6)), market.test_table, market.test_rules)
     )
     assert any("of USDJPY (profits) and EURJPY (margin)" in line for line in words)
+
+
+def scaled(folder: Path, symbol: str, *, price: float, digits: int) -> Path:
+    """Write made-up bars about a price, in points of these digits, as an export of a symbol."""
+    bars = random_bars(2_500, seed=1)
+    factor = price / bars.close[0]
+    columns = {name: np.round(getattr(bars, name) * factor, digits) for name in PRICE_COLUMNS}
+    path = folder / f"{symbol}_H1.csv"
+    write_bars(replace(bars, symbol=symbol, digits=digits, **columns), path)
+    return path
+
+
+def configured(bars: Path, **tables: dict[str, Any]) -> Config:
+    return merged(Config(), {"data": {"bars": bars, "zone": "server-us"}, **tables}, source="test")
+
+
+def test_a_symbol_without_a_preset_is_described(tmp_path: Path) -> None:
+    """One lot of an index of 5 USD: two points of a tenth earn 1 USD, and a night costs what is stated."""
+    bars = scaled(tmp_path, "US30", price=33_000.0, digits=1)
+    with pytest.raises(ConfigError, match="'US30' has no preset"):
+        load_market(configured(bars))
+    stated = {"quote": "USD", "contract_size": 5.0, "level_scale_points": 3_000, "lot_min": 0.1, "lot_step": 0.1,
+              "swap_long": -20.0, "swap_short": -10.0}  # fmt: skip
+    config = configured(bars, instrument=stated, broker={"spread_floor_points": 30, "commission": 0.0})
+    market = load_market(config)
+    table = market.table
+    assert (table.instrument.digits, table.instrument.lot_step) == (1, 0.1)
+    assert table.values[:, SPREAD].min() == 30
+    buy = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
+    run = run_actions(table, replace(market.test_rules, deposit=1e6), np.repeat(buy, 2, axis=0), 600)
+    opened, closed = table.values[601, OPEN], table.values[602, CLOSE]
+    night = table.values[602, NIGHTS] * -20.0
+    assert run.balance[-1] - 1e6 == pytest.approx((closed - opened - table.values[601, SPREAD] + night) * 0.5)
+    words = assumptions(
+        config, market, make_test_run(run, np.repeat(buy, 2, axis=0), table, market.test_rules)
+    )
+    assert any(
+        line.startswith("Stated for this run: quote USD, contract size 5, lot min 0.1") for line in words
+    )
+
+
+def test_another_broker_s_digits_and_costs(tmp_path: Path) -> None:
+    bars = scaled(tmp_path, "XAUUSD", price=1_900.0, digits=3)
+    with pytest.raises(PriceError, match=r"--instrument\.digits"):
+        load_market(configured(bars))
+    market = load_market(configured(bars, instrument={"digits": 3, "swap_long": -41.0}))
+    assert market.table.bars.digits == 3
+    assert market.instrument == replace(instrument("XAUUSD", digits=3), swap_long=-41.0)
+    assert market.instrument.spread_floor_points == 250

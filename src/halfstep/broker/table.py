@@ -141,7 +141,8 @@ def market_table(
     n = len(bars)
     if bars.digits != instrument.digits:
         raise ConfigError(
-            f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}."
+            f"digits: the bars have {bars.digits}, {instrument.symbol} has {instrument.digits}. Make the contract with "
+            f"instrument({instrument.symbol!r}, digits={bars.digits}, ...)."
         )
     spread, floored = _spreads(bars, instrument, rules)
     values = np.zeros((n, TABLE_SIZE))

@@ -1,10 +1,11 @@
 """The tables of the configuration that belong to no single floor, and the tree that holds all tables."""
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -78,6 +79,42 @@ class InstrumentSettings:
 
     profile: Literal["standard", "raw", "free"] = "standard"
     """Cost profile of the preset: standard (spread only), raw (small spread, commission) or free (no costs)."""
+    base: str | None = None
+    """Currency of the margin. Default of this and the following: the preset of the symbol; what it lacks must be
+    given, and the message of the program says what that is."""
+    quote: str | None = None
+    """Currency of prices and profits."""
+    digits: int | None = None
+    """Decimals of a price, 0 to 8; those of the preset in points are converted."""
+    contract_size: float | None = None
+    """Units of the base currency, ounces, shares or contracts in one lot."""
+    lot_min: float | None = None
+    """Least volume of a position, lots."""
+    lot_step: float | None = None
+    """Grid of volumes, lots."""
+    lot_max: float | None = None
+    """Largest volume of a side, lots."""
+    stops_level_points: int | None = None
+    """Least distance of stop and target from the price, points."""
+    swap_mode: Literal["points", "percent"] | None = None
+    """Swap as points per lot and night, or as percent a year of the price."""
+    swap_long: float | None = None
+    """Swap of a long position; positive is received."""
+    swap_short: float | None = None
+    """Swap of a short position; positive is received."""
+    swap_days: tuple[int, int, int, int, int, int, int] | None = None
+    """Nights charged at the rollover that ends Monday, Tuesday, ..., Sunday."""
+    margin_rate: float | None = None
+    """Multiplies contract value / leverage."""
+    level_scale_points: int | None = None
+    """Points that a stop or target of 1.0 in an action means; about one percent of the price."""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Fields of `Instrument` that are given, as arguments of `instrument`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["profile"]
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 WINDOW_BARS = 120  # that the encoder of every preset reads

@@ -27,7 +27,7 @@ from halfstep.experience.policy import ACTION_SIZE
 from halfstep.experience.record import Recorder
 from halfstep.experience.tally import Tally
 from halfstep.market.calendar import ServerZone, iso
-from halfstep.market.identity import preset_of
+from halfstep.market.instruments import preset_of
 from halfstep.market.timeframes import DAY, HOUR
 
 Actions = npt.NDArray[np.float64]

@@ -128,7 +128,7 @@ class Bars:
                 row=row + 1,
                 column=column,
                 value=float(prices[row]),
-                hint='Give digits=, or pass repair=("snap",) to round to the grid.',
+                hint='Give digits= (of a run: --instrument.digits), or pass repair=("snap",) (--data.repair snap) to round.',
             )
         return whole
 

@@ -17,8 +17,8 @@ from halfstep.market.bars import PRICE_COLUMNS, Bars
 from halfstep.market.calendar import ServerZone, iso, overlaps_sessions
 from halfstep.market.ends import TAIL_SHARE, first_days, last_bar_share
 from halfstep.market.grid import Grid, session_grid
-from halfstep.market.identity import preset_of, sessions_of
 from halfstep.market.indicators import median_before
+from halfstep.market.instruments import preset_of, sessions_of
 from halfstep.market.raw import RawBars, ReadOptions
 from halfstep.market.read import bars_of, read_raw
 from halfstep.market.timeframes import DAY, HOUR

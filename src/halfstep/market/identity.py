@@ -1,59 +1,23 @@
-"""What bars are of: symbol, sessions, digits and timeframe, from what the file says, its name and its rows."""
+"""What bars are of: symbol, digits and timeframe, from what the file says, its name and its rows."""
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from halfstep.errors import TimeError
-from halfstep.market.instruments import PRESETS, Instrument
+from halfstep.market.instruments import PRESETS, is_pair
 from halfstep.market.timeframes import DAY, Timeframe
 
 UNKNOWN_SYMBOL = "UNKNOWN"
 SPARE_DIGITS = 8
 FEW_STEPS = 3
 NOISE = 1e-7  # of a price: what float32 leaves
-CURRENCIES = frozenset(
-    [
-        "USD",
-        "EUR",
-        "JPY",
-        "GBP",
-        "CHF",
-        "AUD",
-        "NZD",
-        "CAD",
-        "SEK",
-        "NOK",
-        "DKK",
-        "PLN",
-        "HUF",
-        "CZK",
-        "TRY",
-        "ZAR",
-        "MXN",
-        "SGD",
-        "HKD",
-        "CNH",
-        "RUB",
-        "ILS",
-        "THB",
-    ]
-)
-METALS = frozenset(("XAU", "XAG", "XPT", "XPD"))
 _FRAMES = "|".join(frame.name for frame in sorted(Timeframe, key=lambda frame: -len(frame.name)))
 _FRAME_IN_NAME = re.compile(rf"(?<![A-Z0-9])({_FRAMES})(?![A-Z0-9])", re.IGNORECASE)
 _LEADING_SYMBOL = re.compile(rf"([A-Z0-9.#&-]{{2,16}})[_ ](?:{_FRAMES})(?![A-Z0-9])", re.IGNORECASE)
-
-Sessions = Literal["fx", "metals", "always"]
-
-
-def preset_of(symbol: str) -> Instrument | None:
-    """Return the preset whose name a symbol begins with (the longest), or None."""
-    known = [name for name in PRESETS if symbol.upper().startswith(name)]
-    return PRESETS[max(known, key=len)] if known else None
 
 
 def symbol_of(path: Path, ticker: str | None = None) -> str:
@@ -67,24 +31,13 @@ def symbol_of(path: Path, ticker: str | None = None) -> str:
         known = [symbol for symbol in PRESETS if symbol in letters]
         if len(known) == 1:
             return known[0]
-        pairs: set[str] = {pair for pair in re.findall(r"(?=([A-Z]{6}))", letters) if _is_pair(pair)}
+        pairs: set[str] = {pair for pair in re.findall(r"(?=([A-Z]{6}))", letters) if is_pair(pair)}
         if len(pairs) == 1:
             return pairs.pop()
     if ticker and re.fullmatch(r"[A-Z0-9.=^-]{1,16}", ticker.upper(), re.ASCII):
         return ticker.upper()
     leading = _LEADING_SYMBOL.match(path.name)
     return leading[1].upper() if leading else UNKNOWN_SYMBOL
-
-
-def sessions_of(symbol: str) -> Sessions:
-    """Return the trading week of a symbol: of its preset, ``"fx"`` for two currencies, ``"metals"``, or ``"always"``."""
-    preset = preset_of(symbol)
-    if preset is not None:
-        return preset.sessions
-    base = symbol.upper()[:3]
-    if not _is_pair(symbol.upper()[:6]):
-        return "always"
-    return "metals" if base in METALS else "fx"
 
 
 def digits_of(prices: npt.NDArray[np.float64]) -> int:
@@ -155,10 +108,6 @@ def timeframe_of(
 
 
 _FRAME_HINT = "Say the timeframe with timeframe= (command line: --timeframe), or export one timeframe."
-
-
-def _is_pair(letters: str) -> bool:
-    return letters[:3] in CURRENCIES | METALS and letters[3:6] in CURRENCIES and letters[:3] != letters[3:6]
 
 
 def _frame_of_step(seconds: int) -> Timeframe | None:

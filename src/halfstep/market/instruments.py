@@ -1,16 +1,25 @@
 """What is traded: sizes, steps, limits and costs of a symbol, with presets for common ones.
 
 The presets are round, indicative figures of no particular broker, because quotes differ more between brokers
-than any preset could promise; every run prints the ones it used.
+than any preset could promise; every run prints the ones it used. A symbol without a preset is described by whoever
+trades it: what its name does not tell must be stated.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from halfstep.errors import ConfigError
 
 Profile = Literal["standard", "raw", "free"]
+Sessions = Literal["fx", "metals", "always"]
+
+CURRENCIES = frozenset((
+    "USD", "EUR", "JPY", "GBP", "CHF", "AUD", "NZD", "CAD", "SEK", "NOK", "DKK", "PLN", "HUF", "CZK", "TRY", "ZAR",
+    "MXN", "SGD", "HKD", "CNH", "RUB", "ILS", "THB",
+))  # fmt: skip
+METALS = frozenset(("XAU", "XAG", "XPT", "XPD"))
+THREE_DIGITS = frozenset(("JPY", "HUF", "THB"))  # quote currencies of three decimals; other pairs have five
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +62,7 @@ class Instrument:
     """Units charged per lot held on both sides; None = the contract size."""
     level_scale_points: int = 1000
     """Points that a stop or target fraction of 1.0 in an action means."""
-    sessions: Literal["fx", "metals", "always"] = "fx"
+    sessions: Sessions = "fx"
     """Trading week on the New York clock."""
 
     def __post_init__(self) -> None:
@@ -144,26 +153,120 @@ PRESETS = {
 }
 
 
-def instrument(name: str, *, profile: Profile = "standard") -> Instrument:
-    """Return the preset of a symbol, whatever the broker appends to it (``"EURUSDm"``, ``"eurusd."``).
+PROFILES: dict[Profile, dict[str, Any]] = {
+    "standard": {},
+    "raw": {"spread_floor_points": 2, "commission": 3.5},
+    "free": {"spread_floor_points": 0, "commission": 0.0, "swap_long": 0.0, "swap_short": 0.0},
+}
+
+UNTOLD = {  # by no name; with the words of a command line that state them
+    "quote": "--instrument.quote USD",
+    "digits": "--instrument.digits 2",
+    "contract_size": "--instrument.contract-size 1",
+    "level_scale_points": "--instrument.level-scale-points 1000",
+    "spread_floor_points": "--broker.spread-floor-points 20",
+    "swap_long": "--instrument.swap-long -5",
+    "swap_short": "--instrument.swap-short -2",
+}
+
+
+def instrument(name: str, *, profile: Profile = "standard", **stated: Any) -> Instrument:
+    """Return the contract of a symbol: its preset with what is stated, or what is stated alone.
+
+    A symbol without a preset takes base and quote from its name if that is a pair (``"USDCHF"``), 100,000 units a lot
+    if it is a pair of currencies, and nothing else: its costs, and the size of anything that is no pair, are stated.
+
+    >>> instrument("EURUSDm").spread_floor_points, instrument("EURUSDm", digits=4).spread_floor_points
+    (10, 1)
+    >>> instrument("USDCHF", spread_floor_points=15, swap_long=4.0, swap_short=-10.0).point_value
+    1.0
 
     Args:
-        name: the symbol as the broker spells it; the longest known prefix counts.
+        name: the symbol as the broker spells it; the longest known prefix counts (``"EURUSDm"``, ``"eurusd."``).
         profile: ``"standard"`` (spread, no commission), ``"raw"`` (floor of 2 points, commission 3.50 per lot
             and side) or ``"free"`` (no costs at all).
+        stated: fields of `Instrument`, which win. Points are those of the stated digits; what the preset says
+            in points is converted to them.
 
     Raises:
-        ConfigError: no preset fits; the message lists the known ones.
+        ConfigError: there is no preset, and something is not stated; the message lists what, and the presets.
     """
-    known = max((symbol for symbol in PRESETS if name.upper().startswith(symbol)), key=len, default=None)
-    if known is None:
+    known = preset_of(name) or _pair(name.upper())
+    if known is not None:
+        known = _with_digits(replace(known, **PROFILES[profile]), stated.get("digits", known.digits))
+    missing = _untold(name, {**PROFILES[profile], **stated})
+    if missing:
         raise ConfigError(
-            f"symbol: {name!r}, must begin with one of {', '.join(PRESETS)}. "
-            "For another one build Instrument(symbol=..., base=..., quote=..., digits=..., contract_size=...)."
+            f"symbol: {name!r} has no preset (those are {', '.join(PRESETS)}), and these are not stated: "
+            f"{', '.join(missing)}. Write for example {' '.join(UNTOLD[field] for field in missing)}, "
+            "with your broker's figures."
         )
-    preset = PRESETS[known]
-    if profile == "raw":
-        return replace(preset, spread_floor_points=2, commission=3.5)
-    if profile == "free":
-        return replace(preset, spread_floor_points=0, commission=0.0, swap_long=0.0, swap_short=0.0)
-    return preset
+    if known is not None:
+        return replace(known, **stated)
+    letters = name.upper()
+    return Instrument(
+        **{"symbol": letters, "base": letters, "sessions": "always", **PROFILES[profile], **stated}
+    )
+
+
+def preset_of(symbol: str) -> Instrument | None:
+    """Return the preset whose name a symbol begins with (the longest), or None."""
+    known = [name for name in PRESETS if symbol.upper().startswith(name)]
+    return PRESETS[max(known, key=len)] if known else None
+
+
+def is_pair(letters: str) -> bool:
+    """Return whether upper-case letters begin with a currency or metal and another currency."""
+    return letters[:3] in CURRENCIES | METALS and letters[3:6] in CURRENCIES and letters[:3] != letters[3:6]
+
+
+def sessions_of(symbol: str) -> Sessions:
+    """Return the trading week of a symbol: of its preset, ``"fx"`` for two currencies, ``"metals"``, or ``"always"``."""
+    preset = preset_of(symbol)
+    if preset is not None:
+        return preset.sessions
+    letters = symbol.upper()
+    if not is_pair(letters):
+        return "always"
+    return "metals" if letters[:3] in METALS else "fx"
+
+
+def _untold(name: str, stated: dict[str, Any]) -> list[str]:
+    """Return the fields that neither a preset, nor the name, nor anybody tells."""
+    letters = name.upper()
+    if preset_of(name):
+        return []
+    told = {"quote", "digits"} if is_pair(letters) else set()
+    if is_pair(letters) and letters[:3] not in METALS:
+        told |= {"contract_size", "level_scale_points"}
+    return [field for field in UNTOLD if field not in told and field not in stated]
+
+
+def _pair(letters: str) -> Instrument | None:
+    """Return what the name of a pair tells, with no costs."""
+    if not is_pair(letters):
+        return None
+    digits = 3 if letters[3:6] in THREE_DIGITS else 5
+    return Instrument(
+        symbol=letters, base=letters[:3], quote=letters[3:6], digits=digits, sessions=sessions_of(letters)
+    )
+
+
+def _with_digits(known: Instrument, digits: int) -> Instrument:
+    """Return an instrument with other digits: what it says in points becomes as many points as hold the same price."""
+    scale = 10.0 ** (digits - known.digits)
+    swaps = scale if known.swap_mode == "points" else 1.0
+    return replace(
+        known,
+        digits=digits,
+        stops_level_points=_whole(known.stops_level_points * scale),
+        spread_floor_points=_whole(known.spread_floor_points * scale),
+        level_scale_points=_whole(known.level_scale_points * scale),
+        swap_long=known.swap_long * swaps,
+        swap_short=known.swap_short * swaps,
+    )
+
+
+def _whole(points: float) -> int:
+    """Return points rounded up, but for what floating point adds: 30 x 0.1 are 3."""
+    return math.ceil(points - 1e-9)

@@ -32,7 +32,8 @@ from halfstep.market.bars import (
     shape_fault,
 )
 from halfstep.market.calendar import ServerZone, parse_date
-from halfstep.market.identity import UNKNOWN_SYMBOL, digits_of, preset_of
+from halfstep.market.identity import UNKNOWN_SYMBOL, digits_of
+from halfstep.market.instruments import preset_of
 from halfstep.market.layout import Format
 from halfstep.market.timeframes import Timeframe
 

@@ -27,7 +27,8 @@ from halfstep.market.bars import (
 )
 from halfstep.market.calendar import ServerZone, iso, overlaps_sessions, parse_date
 from halfstep.market.ends import leading_days
-from halfstep.market.identity import sessions_of, timeframe_of
+from halfstep.market.identity import timeframe_of
+from halfstep.market.instruments import sessions_of
 from halfstep.market.layout import says_ask
 from halfstep.market.parquet import parquet_bars
 from halfstep.market.raw import RawBars, ReadOptions

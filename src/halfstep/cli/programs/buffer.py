@@ -29,8 +29,8 @@ def store_of_buffer(path: Path, bars: Bars, folder: Path, *, features: str) -> E
     if (folder / "header.json").exists():
         raise OutputExistsError(f"{folder}: a store stands there. Choose another folder with --out.")
     header = StoreHeader.of(
-        bars, feature_set=feature_set(features).id, rules=AccountRules(), instrument=instrument(bars.symbol),
-        discount=buffer_discount(path),
+        bars, feature_set=feature_set(features).id, rules=AccountRules(),
+        instrument=instrument(bars.symbol, digits=bars.digits), discount=buffer_discount(path),
     )  # fmt: skip
     return import_buffer(path, EpisodeStore.create(folder, header, bars), bars)
 

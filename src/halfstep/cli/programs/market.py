@@ -88,22 +88,34 @@ def load_bars(config: Config) -> Bars:
         return random_bars(data.made_up, seed=MADE_UP_SEED)
     if data.bars is None:
         return default_bars()
-    return _read(config, data.bars, symbol=data.symbol)
+    return _read(config, data.bars, symbol=data.symbol, digits=config.instrument.digits)
 
 
 def load_rates(config: Config) -> Rates:
     """Return the bars for conversion that a configuration names."""
     data, rates = config.data, Rates()
     if data.profit_rate is not None:
-        rates["profit_rate"] = _read(config, data.profit_rate, symbol=None)
+        rates["profit_rate"] = _read(config, data.profit_rate, symbol=None, digits=None)
     if data.margin_rate is not None:
-        rates["margin_rate"] = _read(config, data.margin_rate, symbol=None)
+        rates["margin_rate"] = _read(config, data.margin_rate, symbol=None, digits=None)
     return rates
 
 
-def _read(config: Config, path: Path, *, symbol: str | None) -> Bars:
+def _read(config: Config, path: Path, *, symbol: str | None, digits: int | None) -> Bars:
     data = config.data
-    return read_bars(path, symbol=symbol, zone=data.zone, side=data.side, repair=data.repair)
+    return read_bars(path, symbol=symbol, zone=data.zone, side=data.side, digits=digits, repair=data.repair)
+
+
+def traded_instrument(config: Config, bars: Bars) -> Instrument:
+    """Return the contract of the bars' symbol: its preset, with what the configuration states.
+
+    Raises:
+        ConfigError: the symbol has no preset, and what is not stated; or a wrong figure.
+    """
+    stated = {"digits": bars.digits, **config.instrument.stated}
+    if config.broker.spread_floor_points is not None:
+        stated["spread_floor_points"] = config.broker.spread_floor_points
+    return instrument(bars.symbol, profile=config.instrument.profile, **stated)
 
 
 def load_market(config: Config, *, with_test: bool = True) -> Market:
@@ -125,14 +137,13 @@ def load_market(config: Config, *, with_test: bool = True) -> Market:
     if not with_test:
         end = spans.test[0]
         bars, spans = bars.slice(0, end), replace(spans, test=(end, end))
-    traded = instrument(bars.symbol, profile=config.instrument.profile)
+    traded = traded_instrument(config, bars)
     rules = config.broker
     closing = replace(rules, close_at_end=True)
     atr = atr_points(bars)
-    detail = (
-        None if config.data.detail is None else _read(config, config.data.detail, symbol=config.data.symbol)
-    )
-    if detail is not None:
+    detail = None
+    if config.data.detail is not None:
+        detail = _read(config, config.data.detail, symbol=config.data.symbol, digits=config.instrument.digits)
         detail = detail.slice(0, int(np.searchsorted(detail.time, bars.close_time[-1])))
     rates = load_rates(config)
     return Market(

@@ -9,13 +9,12 @@ import numpy.typing as npt
 import torch
 
 from halfstep.broker.table import market_table
-from halfstep.cli.programs.market import load_rates
+from halfstep.cli.programs.market import load_rates, traded_instrument
 from halfstep.cli.programs.models import model_config, model_file
 from halfstep.cli.run_folder import RunFolder
 from halfstep.experience.rollout import trade
 from halfstep.market.bars import Bars
 from halfstep.market.features import FeatureSet
-from halfstep.market.instruments import instrument
 from halfstep.nn.build import build_actor, build_encoder
 from halfstep.nn.checkpoint import load_weights
 from halfstep.training.policy import NeuralPolicy, encode_contexts, weights_hash
@@ -46,8 +45,7 @@ def policy_of_arm(folder: Path, run: Path, features: FeatureSet) -> tuple[Acts, 
     rules, rates = replace(config.broker, close_at_end=True), load_rates(config)
 
     def act(bars: Bars, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        traded = instrument(bars.symbol, profile=config.instrument.profile)
-        table = market_table(bars, traded, rules, **rates)
+        table = market_table(bars, traded_instrument(config, bars), rules, **rates)
         contexts = encode_contexts(encoder, torch.from_numpy(values), first - 1, settled=features.settled)
         policy = NeuralPolicy(actor.eval(), contexts)
         actions, _ = trade(policy, table, rules, first=first - 1, stop=len(bars) - 1)

@@ -17,6 +17,7 @@ from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 from halfstep.market.calendar import iso
 from halfstep.market.check import check_bars
+from halfstep.market.instruments import preset_of
 
 HASH_SHOWN = 16
 
@@ -92,7 +93,7 @@ def assumptions(config: Config, market: Market, run: TestRun) -> tuple[str, ...]
         f"The bars show {bars.side} prices; long positions open at the ask and close at the bid, short ones the other way.",
         f"The clock of the bars is {bars.zone.name}, {'assumed from the format' if bars.zone.is_assumed else 'stated'}.",
         f"Spread as stated, at least {_floor(market)} points; slippage {slippage}; commission {commission:g} {rules.currency} per lot and side; swap {i.swap_long:g} (long) and {i.swap_short:g} (short) a night, {i.swap_mode}.",
-        f"The costs are round figures of the profile {config.instrument.profile!r}, of no particular broker.",
+        _origin_of_costs(config, market),
         f"Where one bar touches stop and target: {rules.intrabar}; it decided {run.ambiguous} positions. Levels jumped over: {rules.gap_fill}.",
         f"Money: {rates}. Margin by leverage 1:{rules.leverage:g}, stop-out at {percent(rules.stop_out)}; at most {rules.lot_cap:g} lots a side.",
         f"Targets and stops are fractions of {i.level_scale_points:,} points.",
@@ -100,6 +101,27 @@ def assumptions(config: Config, market: Market, run: TestRun) -> tuple[str, ...]
         "Networks, settings and the number of updates were fixed before the test span was opened; the validation span chose the weights.",
         *(f"Reader: {note}." for note in (*bars.report.notes, *bars.report.repairs, *market.features.notes)),
     )  # fmt: skip
+
+
+def _origin_of_costs(config: Config, market: Market) -> str:
+    """Return whose figures the contract and its costs are."""
+    symbol, stated = market.bars.symbol, config.instrument.stated
+    for name in ("spread_floor_points", "commission"):
+        if getattr(config.broker, name) is not None:
+            stated[name] = getattr(config.broker, name)
+    rest = f"round figures of the profile {config.instrument.profile!r}, of no particular broker"
+    if preset_of(symbol) is None:
+        rest = f"what is usual for a symbol of this name; there is no preset of {symbol}"
+    if not stated:
+        return f"The costs are {rest}."
+    figures = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in stated.items())
+    return f"Stated for this run: {figures}. Everything else of contract and costs is {rest}."
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def command_line(verb: str, config: Config, *inputs: str) -> str:
