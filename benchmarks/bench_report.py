@@ -21,13 +21,12 @@ import numpy as np
 from halfstep.backtest import breakdown
 from halfstep.backtest.baselines import Span, random_band
 from halfstep.backtest.metrics import compute_metrics
-from halfstep.backtest.run import TestRun, make_test_run
+from halfstep.backtest.run import TestRun
 from halfstep.backtest.statistics import overfitting_logits, stationary_bootstrap
 from halfstep.broker.deals import deals_frame, positions_frame
 from halfstep.broker.engine import run_actions
 from halfstep.broker.rules import AccountRules
-from halfstep.broker.table import MarketTable, market_table
-from halfstep.market.instruments import instrument
+from halfstep.cli.programs.bench_markets import actions_of, market, traded
 from halfstep.market.synthetic import random_bars
 from measure import Times, arguments, interleaved, machine, quartiles, report
 
@@ -53,42 +52,18 @@ print(1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if 
 """Largest resident size while rows and lists of a million bars are made, the run and the interpreter included."""
 
 
-def market(bars: int) -> MarketTable:
-    """Return made-up hourly bars as the engine reads them."""
-    return market_table(random_bars(bars + 20, seed=1), instrument("EURUSD"), RULES)
-
-
-def actions_of(bars: int, positions: int) -> np.ndarray:
-    """Return actions that open so many positions, half of the time in the market, sides by a coin."""
-    rng = np.random.default_rng(0)
-    hold = bars // (2 * positions)
-    side = np.repeat(
-        np.stack([rng.integers(1, 3, positions), np.zeros(positions, int)], axis=1).ravel(), hold
-    )
-    actions = np.zeros((bars, 6))
-    actions[: len(side)][side == 1, :3] = (0.01, 1.0, 1.0)
-    actions[: len(side)][side == 2, 3:] = (0.01, 1.0, 1.0)
-    return actions
-
-
-def traded(table: MarketTable, bars: int, positions: int) -> TestRun:
-    """Return a run over the first bars of a table."""
-    actions = actions_of(bars, positions)
-    return make_test_run(run_actions(table, RULES, actions, 10), actions, table, RULES)
-
-
 def million() -> TestRun:
     """Return the run that the rows are timed on."""
-    return traded(market(BARS), BARS, TRADES)
+    return traded(market(BARS, RULES), RULES, BARS, TRADES)
 
 
 def works(run: TestRun) -> dict[str, Callable[[], Any]]:
     """Return what is timed, by name."""
-    year = market(6207)
-    ours = {"month": traded(year, 528, 40), "year": traded(year, 6207, 480)}
+    year = market(6207, RULES)
+    ours = {"month": traded(year, RULES, 528, 40), "year": traded(year, RULES, 6207, 480)}
     rng = np.random.default_rng(0)
     returns, trials = rng.normal(0, 1e-4, 528), rng.normal(0, 1e-4, (6207, 20))
-    table, actions = market(BARS // 10), actions_of(BARS // 10, TRADES // 10)
+    table, actions = market(BARS // 10, RULES), actions_of(BARS // 10, TRADES // 10)
     made = run_actions(table, RULES, actions, 10)
     deals = deals_frame(made.log, table)
     return {

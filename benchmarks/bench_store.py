@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from halfstep.broker.rules import AccountRules
-from halfstep.experience.episode import STEP, Group
+from halfstep.cli.programs.bench_markets import empty_store, market, random_group
+from halfstep.experience.episode import STEP
 from halfstep.experience.sampling import uniform_rows, usable_origins
-from halfstep.experience.store import EpisodeStore, StoreHeader
-from halfstep.market.instruments import instrument
-from halfstep.market.synthetic import random_bars
+from halfstep.experience.store import EpisodeStore
 from measure import arguments, interleaved, machine, report
 
 LENGTH, GROUP, BATCH = 6200, 250, 256
@@ -39,25 +38,13 @@ def resident() -> dict[str, float]:
     return {"all": found["VmRSS"], "files": found["RssFile"]}
 
 
-def group_of(size: int) -> Group:
-    """Return year-runs full of random numbers."""
-    random = np.random.default_rng(0)
-    return Group(
-        first_bar=np.full(size, 20), account=random.random((size, LENGTH + 1, 7), np.float32),
-        action=random.random((size, LENGTH, 6), np.float32), reward=random.random((size, LENGTH, 3), np.float32),
-        mark=np.zeros((size, LENGTH), np.uint8), length=np.full(size, LENGTH), terminated=np.zeros(size, np.bool_),
-        source=("noise",) * size, seed=np.arange(size), policy=("noise",) * size,
-        initial_balance=np.full(size, 1e4), final_equity=np.full(size, 1e4), trades=np.zeros(size, np.int64),
-    )  # fmt: skip
-
-
 def written(folder: Path, episodes: int) -> tuple[float, int]:
     """Write a store; return seconds and steps."""
-    bars = random_bars(LENGTH + 50, seed=1)
-    header = StoreHeader.of(
-        bars, feature_set="none", rules=AccountRules(), instrument=instrument("EURUSD"), discount=0.99
+    rules = AccountRules()
+    store, group = (
+        empty_store(folder, market(LENGTH + 30, rules), rules),
+        random_group(min(GROUP, episodes), LENGTH),
     )
-    store, group = EpisodeStore.create(folder, header, bars), group_of(min(GROUP, episodes))
     start = time.perf_counter()
     for number in range(episodes // len(group)):
         store.write(f"r0-g{number}", group)

@@ -6,49 +6,14 @@ import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-Times = dict[str, list[float]]
+from halfstep.cli.programs.stopwatch import Times, interleaved, quartiles, ratio
+from halfstep.cli.run_folder import processor
 
-
-def interleaved(
-    works: Mapping[str, Callable[[], Any]],
-    *,
-    rounds: int,
-    warmup: int = 3,
-    before: Mapping[str, Callable[[], Any]] | None = None,
-) -> Times:
-    """Time each piece of work once a round, A B A B ...; ``before`` runs untimed ahead of the work of that name.
-
-    Returns:
-        Seconds of every round, by name.
-    """
-    times: Times = {name: [] for name in works}
-    for number in range(warmup + rounds):
-        for name, work in works.items():
-            if before and name in before:
-                before[name]()
-            start = time.perf_counter()
-            work()
-            elapsed = time.perf_counter() - start
-            if number >= warmup:
-                times[name].append(elapsed)
-    return times
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Return lower quartile, median and upper quartile."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return low, middle, high
-
-
-def ratio(times: Times, slow: str, fast: str) -> float:
-    """Return how many times as long ``slow`` takes as ``fast``: the ratio of the medians."""
-    return statistics.median(times[slow]) / statistics.median(times[fast])
+__all__ = ["Times", "arguments", "copy_bandwidth", "interleaved", "machine", "quartiles", "ratio", "report"]
 
 
 def copy_bandwidth(megabytes: int = 128) -> float:
@@ -68,7 +33,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -103,11 +68,3 @@ def report(figures: dict[str, Any], lines: list[str], *, as_json: bool, out: Pat
         return
     print("; ".join(f"{name} {value}" for name, value in figures["machine"].items()))
     print("\n".join(lines))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -20,6 +20,11 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
+def output() -> Console:
+    """Return the console of results that are themselves the product of a verb: standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
 def progress_for(target: Console, log: Callable[[str], None]) -> "BarProgress | LineProgress":
     """Return a bar where ``target`` is a terminal, else lines; ``log`` takes a line when a piece of work ends."""
     return BarProgress(target, log) if target.is_terminal else LineProgress(target, log)

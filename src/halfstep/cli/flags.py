@@ -105,6 +105,21 @@ class ExportFlags:
     """Print what was written and checked as JSON."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchFlags:
+    """Flags of ``halfstep bench``."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to measure: step, broker, features, research, encoder, context, study, sample, report, help. Default: all,
+    in less than a minute."""
+    quick: bool = False
+    """Three rounds of each instead of 5 to 100: a rough look."""
+    dry_run: bool = False
+    """Print what would be measured, with about the times, and stop."""
+    json: bool = False
+    """Print the figures as JSON to standard output; the table goes to standard error."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request(Generic[Inputs]):
     """What the command line asks for: flags of every program, the program's own inputs, the resolved configuration."""

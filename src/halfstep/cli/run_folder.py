@@ -226,7 +226,7 @@ def _holds_results(folder: Path) -> bool:
 def versions() -> dict[str, str]:
     """Return what a result may depend on: packages, interpreter, system, processor, commit."""
     found = {"halfstep": __version__, "python": platform.python_version(), "system": platform.platform()}
-    found["processor"] = _processor()
+    found["processor"] = processor()
     found["cores"] = str(os.cpu_count())
     found |= {name: metadata.version(name) for name in PACKAGES}
     commit = _git("rev-parse", "HEAD")
@@ -248,7 +248,7 @@ def _git(*arguments: str) -> str:
         return ""
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name, where the system tells it."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():

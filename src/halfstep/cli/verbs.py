@@ -169,6 +169,14 @@ def doctor(description: str, argv: Sequence[str]) -> int:
     return examine(console())
 
 
+def bench(description: str, argv: Sequence[str]) -> int:
+    """Measure the speed of this machine."""
+    request = flags.parse_plain("bench", description, argv, flags.BenchFlags)
+    from halfstep.cli.programs.bench import answer  # heavy: torch, numba, polars
+
+    return answer(request)
+
+
 def partition(description: str, argv: Sequence[str]) -> int:
     """Print the blocks of a model and the optimizer state they need."""
     request = flags.parse_plain("partition", description, argv, flags.PartitionFlags)

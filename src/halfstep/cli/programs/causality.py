@@ -9,7 +9,8 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
-from halfstep.cli.programs.data import ReadFlags, parse_flags, print_json, screen
+from halfstep.cli.console import output
+from halfstep.cli.programs.data import ReadFlags, parse_flags, print_json
 from halfstep.cli.user_code import first_line, imported
 from halfstep.errors import ConfigError, CoverageError, HalfstepError, MissingInputError
 from halfstep.market.bars import Bars
@@ -180,7 +181,7 @@ def _print_leaks(result: LookAhead) -> None:
             table.add_row(
                 column, "truncation, future noise" if "action" not in column else "future noise", "none", "0"
             )
-    out = screen()
+    out = output()
     out.print(table)
     out.print(
         f"{len(leaking)} of {len(result.columns)} columns depend on the future."
@@ -206,7 +207,7 @@ def _print_warmup(result: WarmUp) -> None:
             "more" if needed is None else f"{needed:,}",
             *cells,
         )
-    out = screen()
+    out = output()
     out.print(table)
     out.print(
         f"Too short: after {result.settled} bars {', '.join(result.too_short)} still depends on where the bars begin."

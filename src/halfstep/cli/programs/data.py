@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from halfstep import files
-from halfstep.cli.console import PLAIN_WIDTH
+from halfstep.cli.console import output
 from halfstep.cli.programs.buffer import describe_import, store_of_buffer
 from halfstep.errors import ConfigError, MissingInputError, OutputExistsError
 from halfstep.market.bars import Bars
@@ -122,9 +122,9 @@ def import_files(argv: list[str], description: str) -> int:
     if flags.json:
         print_json([_imported(path, target, bars, report) for path, target, bars, report in found])
         return 0
-    target_screen = screen()
+    screen = output()
     for path, target, bars, report in found:
-        _print_report(target_screen, report, title=f"{path} -> {target}", repairs=bars.report.repairs)
+        _print_report(screen, report, title=f"{path} -> {target}", repairs=bars.report.repairs)
     return 0
 
 
@@ -144,7 +144,7 @@ def _import_buffer(flags: ImportFlags) -> int:
         table = Table("what", "found", title=f"{path} -> {flags.out}", title_justify="left")
         for name, value in facts.items():
             table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-        screen().print(table)
+        output().print(table)
     return 0
 
 
@@ -155,7 +155,7 @@ def check_file(argv: list[str], description: str) -> int:
     if flags.json:
         print_json(report.as_dict())
     else:
-        _print_report(screen(), report, title=str(flags.file))
+        _print_report(output(), report, title=str(flags.file))
     return report.exit_status(strict=flags.strict)
 
 
@@ -228,11 +228,6 @@ def parse_flags(kind: type[T], prog: str, description: str, argv: list[str]) -> 
     return tyro.cli(
         kind, prog=prog, description=description, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
     )
-
-
-def screen() -> Console:
-    """Return the console for results, which are the output of these programs."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def print_json(value: object) -> None:

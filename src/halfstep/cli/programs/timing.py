@@ -7,9 +7,7 @@ storage that came into being with the optimizer and its first step, so that a bu
 import gc
 import json
 import resource
-import statistics
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from halfstep import files
 from halfstep.cli.programs.models import model_config
 from halfstep.cli.programs.processes import Task, failed_tasks, run_side_by_side
+from halfstep.cli.programs.stopwatch import interleaved, quartiles
 from halfstep.config.load import validated
 from halfstep.config.tables import Config
 from halfstep.nn.build import build_actor, build_critic, build_encoder
@@ -90,21 +89,12 @@ def step_times(config: Config, feature_names: tuple[str, ...]) -> dict[str, tupl
         name: make_optimizer(name, networks(config, feature_names, config.compare.scope), config.optim)
         for name in config.compare.optimizers
     }
-    rounds: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_number in range(config.compare.timing_rounds + 3):
-        for name, optimizer in candidates.items():
-            began = time.perf_counter()
-            optimizer.step()
-            if round_number >= 3:  # the first rounds allocate
-                rounds[name].append(1000 * (time.perf_counter() - began))
-    return {name: _middle_and_quartiles(times) for name, times in rounds.items()}
-
-
-def _middle_and_quartiles(times: list[float]) -> tuple[float, float, float]:
-    if len(times) < 2:
-        return times[0], times[0], times[0]
-    low, middle, high = statistics.quantiles(times, n=4)
-    return middle, low, high
+    steps = {name: optimizer.step for name, optimizer in candidates.items()}
+    found = {}
+    for name, times in interleaved(steps, rounds=config.compare.timing_rounds).items():
+        low, middle, high = quartiles([1000 * seconds for seconds in times])
+        found[name] = (middle, low, high)
+    return found
 
 
 def memory_figures(config: Config, feature_names: tuple[str, ...], folder: Path) -> dict[str, MemoryFigures]:
