@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -143,12 +144,14 @@ def test_stages_one_by_one_equal_run(
     unbroken: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = unbroken
-    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "it's  mine"  # a shell takes such a name apart
+    home.mkdir()
+    monkeypatch.chdir(home)
 
     def by_hand(verb: str, out: str, *flags: str) -> Path:
         settings = SMALL if verb == "study" else SMALL[:2]
         assert main([verb, *settings, *flags, "--out", out]) == 0
-        return tmp_path / out
+        return home / out
 
     encoder = by_hand("study-encoder", "encoder")
     names = ("models/encoder.safetensors", "models/context.safetensors", "metrics.jsonl")
@@ -158,13 +161,13 @@ def test_stages_one_by_one_equal_run(
     names = tuple(f"models/{kind}.safetensors" for kind in ("encoder", "actor", "critic"))
     same_files(pilot, run / "15-pilot-study-r1", *names, "metrics.jsonl")
     by_hand("research", "r1", "--actor", "pilot", "--previous", first)
-    same_files(tmp_path / "r1", run / "20-research-r1", "episodes/shard-r1-g0.safetensors", "metrics.jsonl")
+    same_files(home / "r1", run / "20-research-r1", "episodes/shard-r1-g0.safetensors", "metrics.jsonl")
     second = ("--encoder", "encoder", "--episodes", "r1")
     same_files(
         by_hand("study", "pilot2", *second, "--previous", "pilot"), run / "15-pilot-study-r2", *names, "metrics.jsonl"
     )  # fmt: skip
     fresh = by_hand("study", "fresh", *second) / "models" / "critic.safetensors"
-    assert fresh.read_bytes() != (tmp_path / "pilot2" / "models" / "critic.safetensors").read_bytes()
+    assert fresh.read_bytes() != (home / "pilot2" / "models" / "critic.safetensors").read_bytes()
 
     seed = ("--run.optimizer", "adamw", "--run.seed", "2")
     arm = run / "50-arms" / "adamw-s2"
@@ -172,11 +175,19 @@ def test_stages_one_by_one_equal_run(
     last = str(run / "20-research-r2")
     study = by_hand("study", "study2", *seed, "--encoder", "encoder2", "--episodes", last)
     same_files(study, arm, *names)
-    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("encoder2", "study2")]
+    lines = [(home / name / "metrics.jsonl").read_text() for name in ("encoder2", "study2")]
     assert "".join(lines) == (arm / "metrics.jsonl").read_text()
     test = by_hand("test", "test2", "--models", "study2")
     record = json.loads((arm / "arm.json").read_text())
     assert json.loads((test / "tests" / "model-1.json").read_text())["test"] == record["test"]
+    # the line that the report names does it again
+    words = json.loads((test / "report" / "metrics.json").read_text())
+    [pasted] = [line for name, line in words["versions"] if name == "command line"]
+    assert main([*shlex.split(pasted)[1:], "--out", "pasted"]) == 0
+    same_files(home / "pasted", test, "tests/model-1.json", "report/tables/positions.csv")
+    again = json.loads((home / "pasted" / "report" / "metrics.json").read_text())
+    assert again["versions"] == words["versions"]
+    assert again["tester"] == words["tester"]
     figures = json.loads((study / "metrics.json").read_text())
     assert figures["encoder"]["skill"] == record["encoder"]["skill"]
     assert figures["study"]["log_growth"] == record["study"]["log_growth"]

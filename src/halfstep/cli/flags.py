@@ -25,6 +25,16 @@ Flags = TypeVar("Flags")
 Inputs = TypeVar("Inputs", bound=NoInputs)
 ALL_TABLES = tuple(name for name in Config.model_fields if name != "recipe")
 MARKET_TABLES = ("data", "split", "instrument", "broker")
+VERB_TABLES = MappingProxyType(
+    {
+        "study-encoder": (*MARKET_TABLES, "model", "optim", "study_encoder", "run"),
+        "research": (*MARKET_TABLES, "model", "research", "run"),
+        "replay-signals": (*MARKET_TABLES, "research", "run"),
+        "study": (*MARKET_TABLES, "model", "optim", "study", "run"),
+        "test": (*MARKET_TABLES, "model", "test", "run"),
+    }
+)
+"""Tables whose settings are flags, by verb; the other verbs show all."""
 JOBS_SHORT = MappingProxyType({"--jobs": "--run.jobs"})
 COMPARE_SHORT = MappingProxyType(
     {
@@ -150,16 +160,18 @@ def parse(
     argv: Sequence[str],
     inputs: type[Inputs],
     *,
-    tables: Sequence[str] = ALL_TABLES,
     short: Mapping[str, str] = JOBS_SHORT,
 ) -> Request[Inputs]:
     """Resolve one command line; prints help or a usage error and exits where tyro would.
 
+    Every path becomes absolute, so that the configuration means the same in another folder.
+
     Args:
-        inputs: dataclass of the program's own inputs; paths in it are made absolute.
-        tables: tables of the configuration whose settings are flags; the others come from recipe and file.
+        verb: decides which tables of the configuration are flags; the others come from recipe and file.
+        inputs: dataclass of the program's own inputs.
         short: short names of flags.
     """
+    tables = VERB_TABLES.get(verb, ALL_TABLES)
     argv = [_written_out(word, short) for word in argv]
     known = _known_early(argv)
     base = _base(known)
@@ -180,13 +192,11 @@ def parse(
     )
     given: Any = parse_plain(verb, description, argv, shown)
     changes: dict[str, Mapping[str, Any]] = {
-        name: {key: getattr(getattr(given, name), key) for key in _keys(getattr(base, name))}
+        name: {key: _absolute(getattr(getattr(given, name), key)) for key in _keys(getattr(base, name))}
         for name in tables
     }
-    if changes.get("data", {}).get("bars") is not None:
-        changes["data"] = {**changes["data"], "bars": Path(changes["data"]["bars"]).absolute()}
     return Request(
-        flags=given.program, inputs=_absolute(getattr(given, "inputs", own)),
+        flags=given.program, inputs=_absolute_inputs(getattr(given, "inputs", own)),
         config=merged(base, changes, source="command line"), argv=tuple(argv),
     )  # fmt: skip
 
@@ -242,15 +252,15 @@ def _inputs_of(resumed: Path | None, inputs: type[Inputs]) -> Inputs:
     return found
 
 
-def _absolute(inputs: Inputs) -> Inputs:
-    """Return inputs whose paths hold also from another folder."""
+def _absolute_inputs(inputs: Inputs) -> Inputs:
+    return replace(inputs, **{name: _absolute(value) for name, value in asdict(inputs).items()})
 
-    def fixed(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(fixed(each) for each in value)
-        return value.absolute() if isinstance(value, Path) else value
 
-    return replace(inputs, **{name: fixed(value) for name, value in asdict(inputs).items()})
+def _absolute(value: Any) -> Any:
+    """Return a value whose paths hold also from another folder."""
+    if isinstance(value, tuple):
+        return tuple(_absolute(each) for each in value)
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def _keys(settings: Any) -> list[str]:

@@ -34,8 +34,7 @@ def run(description: str, argv: Sequence[str]) -> int:
 
 def study_encoder(description: str, argv: Sequence[str]) -> int:
     """Bars to an encoder."""
-    tables = (*flags.MARKET_TABLES, "model", "optim", "study_encoder", "run")
-    request = flags.parse("study-encoder", description, argv, NoInputs, tables=tables)
+    request = flags.parse("study-encoder", description, argv, NoInputs)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study_encoder import PROGRAM
 
@@ -44,8 +43,7 @@ def study_encoder(description: str, argv: Sequence[str]) -> int:
 
 def research(description: str, argv: Sequence[str]) -> int:
     """Bars, and an actor if there is one, to trajectories."""
-    tables = (*flags.MARKET_TABLES, "model", "research", "run")
-    request = flags.parse("research", description, argv, ResearchInputs, tables=tables)
+    request = flags.parse("research", description, argv, ResearchInputs)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.research import PROGRAM
 
@@ -54,8 +52,7 @@ def research(description: str, argv: Sequence[str]) -> int:
 
 def replay_signals(description: str, argv: Sequence[str]) -> int:
     """Recorded deals to trajectories."""
-    tables = (*flags.MARKET_TABLES, "research", "run")
-    request = flags.parse("replay-signals", description, argv, ReplayInputs, tables=tables)
+    request = flags.parse("replay-signals", description, argv, ReplayInputs)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.replay_signals import PROGRAM
 
@@ -64,8 +61,7 @@ def replay_signals(description: str, argv: Sequence[str]) -> int:
 
 def study(description: str, argv: Sequence[str]) -> int:
     """Trajectories and an encoder to a critic and an actor."""
-    tables = (*flags.MARKET_TABLES, "model", "optim", "study", "run")
-    request = flags.parse("study", description, argv, StudyInputs, tables=tables)
+    request = flags.parse("study", description, argv, StudyInputs)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.study import PROGRAM
 
@@ -74,8 +70,7 @@ def study(description: str, argv: Sequence[str]) -> int:
 
 def test(description: str, argv: Sequence[str]) -> int:
     """Trained models to what they earn on unseen bars."""
-    tables = (*flags.MARKET_TABLES, "model", "test", "run")
-    request = flags.parse("test", description, argv, TestInputs, tables=tables)
+    request = flags.parse("test", description, argv, TestInputs)
     from halfstep.cli.frame import run_program  # heavy: torch, numba, polars
     from halfstep.cli.programs.test import PROGRAM
 

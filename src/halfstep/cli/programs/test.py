@@ -183,7 +183,7 @@ def _work(job: Job[TestInputs]) -> Outcome:
     plan = {"models": sorted(weights_hash(model.actor) for model in models)}  # seeds of one configuration
     record_trials(arm_trials(config, market, records, program="test", run=folder, plan=plan))
     report = summarise(
-        config, market, (named := _as_seeds(records)), None, openings=openings, command=command_line("test", config, *_words_of(job.inputs)),
+        config, market, (named := _as_seeds(records)), None, openings=openings, command=command_line("test", config, *words_of(job.inputs)),
         folders={record_name(record): model.folder for record, model in zip(named, models, strict=True)},
         as_tested=lambda policy: policy if sampling is None else SampledPolicy(policy, sampling),
     )  # fmt: skip
@@ -203,10 +203,10 @@ def _work(job: Job[TestInputs]) -> Outcome:
     return Outcome(metrics=metrics, shown=shown)
 
 
-def _words_of(inputs: TestInputs) -> list[str]:
-    """Return the words of the command line that name the inputs; folders by their last name."""
-    sampled = ["--sampled", f"--seed {inputs.seed}"] if inputs.sampled else []
-    return ["--models", *(folder.name for folder in inputs.models), *sampled]
+def words_of(inputs: TestInputs) -> list[str]:
+    """Return the words of the command line that name the inputs."""
+    sampled = ["--sampled", "--seed", str(inputs.seed)] if inputs.sampled else []
+    return ["--models", *map(str, inputs.models), *sampled]
 
 
 def _as_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from halfstep.backtest.definitions import row
 from halfstep.backtest.figures import Row, percent
 from halfstep.backtest.run import TestRun
 from halfstep.backtest.verdict import Circumstances
+from halfstep.cli.flags import ALL_TABLES, VERB_TABLES
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import model_file
 from halfstep.cli.run_folder import versions
@@ -125,10 +126,10 @@ def _plain(value: Any) -> str:
 
 
 def command_line(verb: str, config: Config, *inputs: str) -> str:
-    """Return the command line that gives this configuration: the recipe, and every setting that differs from it.
+    """Return the command line that does it again: the recipe, and every setting that differs from it, quoted for a shell.
 
     The same for a run and its continuation, whatever folders and processes they use; the words as they were typed stand
-    in ``manifest.json``.
+    in ``manifest.json``. Settings that decide nothing of the program's work, for which it has no flag, are left out.
 
     Args:
         verb: the program.
@@ -136,19 +137,19 @@ def command_line(verb: str, config: Config, *inputs: str) -> str:
         inputs: further words, before the settings.
     """
     changes = changes_from(RECIPES[config.recipe](), config)
-    values = {f"{table}.{key}": value for table, found in changes.settings.items() for key, value in found.items() if (table, key) not in FREE}  # fmt: skip
-    values |= dict.fromkeys(changes.emptied)
-    settings = (_flag(name.replace("_", "-"), value) for name, value in values.items())
-    return " ".join(("halfstep", verb, "--recipe", config.recipe, *inputs, *settings))
+    read = VERB_TABLES.get(verb, ALL_TABLES)
+    values = {f"{table}.{key}": value for table in read for key, value in changes.settings.get(table, {}).items() if (table, key) not in FREE}  # fmt: skip
+    values |= {name: None for name in changes.emptied if name.partition(".")[0] in read}
+    settings = (word for name, value in values.items() for word in _flag(name.replace("_", "-"), value))
+    return shlex.join(("halfstep", verb, "--recipe", config.recipe, *inputs, *settings))
 
 
-def _flag(name: str, value: Any) -> str:
+def _flag(name: str, value: Any) -> list[str]:
     """Return a setting as words of the command line."""
     if isinstance(value, bool):
         table, key = name.split(".")
-        return f"--{name}" if value else f"--{table}.no-{key}"
-    words = value if isinstance(value, list) else [value]
-    return f"--{name} {' '.join(shlex.quote(str(word)) for word in words)}"
+        return [f"--{name}" if value else f"--{table}.no-{key}"]
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
 
 
 def provenance(config: Config, command: str) -> tuple[tuple[str, str], ...]:
