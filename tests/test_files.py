@@ -62,3 +62,12 @@ def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     assert (
         files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )  # FIPS 180-2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="words of a POSIX shell")
+def test_words_are_taken_by_a_shell_as_they_are(tmp_path: Path) -> None:
+    words = ["plain", "it's  mine", '"$HOME"', "a\\b", str(tmp_path / "my runs")]
+    line = files.as_words("printf", "%s\\n", *words)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == words
+    assert files.as_words(Path("runs") / "first") == "runs/first"

@@ -16,6 +16,7 @@ from halfstep.backtest.baselines import Baseline, RandomBand, Span, random_band,
 from halfstep.backtest.comparison import ArmFigures, FailedArm, ForecastErrors, SeedRun
 from halfstep.backtest.content import Report
 from halfstep.backtest.definitions import DEFINITIONS, row
+from halfstep.backtest.figures import money
 from halfstep.backtest.html import page
 from halfstep.backtest.metrics import Surroundings, compute_metrics
 from halfstep.backtest.registry import TrialCount
@@ -138,7 +139,7 @@ def whole() -> Report:
 def test_every_table_is_there(whole: Report) -> None:
     no_nonsense(whole)
     missing = {kind.key for kind in content.TABLES} - {table.kind.key for table in whole.tables}
-    assert missing == {"walk_forward", "forecast_windows"}
+    assert missing == {"walk_forward", "folds", "forecast_windows"}
     assert {found.key for found in whole.rows()} <= set(DEFINITIONS)
     assert whole.representative.endswith("the one in the middle of 3 by net profit")
     assert {banner.key for banner in whole.banners} >= {
@@ -155,6 +156,48 @@ def test_the_page_and_its_twin_say_the_same(whole: Report) -> None:
     for found in whole.rows():
         assert f'data-key="{found.key}"' in html, found.key
     assert whole.verdict in html
+
+
+def test_the_summary_answers_what_a_trader_asks_first(whole: Report) -> None:
+    """Positions, the deepest fall, costs, twice the costs, forecasts: each the figure of the part that it repeats."""
+    frames = {table.kind.key: table.frame for table in whole.tables}
+    assert whole.row("traded").value == frames["positions"].height
+    fall = whole.row("deepest_fall")
+    assert (fall.value, fall.second) == (
+        whole.row("equity_dd_maximal").value,
+        whole.row("equity_dd_maximal").second,
+    )
+    assert fall.note == f"worst seed {money(frames['seeds']['drawdown'].max())}"
+    parts = dict(frames["costs"].iter_rows())
+    paid = {name: parts[name] for name in ("spread", "slippage", "commission", "swap")}
+    assert paid["spread"] < 0
+    assert whole.row("costs_paid").value == pytest.approx(sum(paid.values()))
+    assert whole.row("costs_paid").value == pytest.approx(parts["net"] - parts["result at mid prices"])
+    assert f"spread {money(paid['spread'])}, slippage" in whole.row("costs_paid").note
+    [twice] = frames["sensitivity"].filter(content.pl.col("key") == "costs_2").to_dicts()
+    assert whole.row("costs_doubled").value == twice["net"]
+    assert whole.row("costs_doubled").note == f"{money(twice['difference'])} to the test"
+    assert whole.row("forecasts").text == "better than naive ones in 1 of 2 features"
+    keys = [found.key for found in whole.summary]
+    assert (
+        keys.index("headline") < keys.index("traded") < keys.index("costs_doubled") < keys.index("openings")
+    )
+
+
+def test_a_policy_that_did_not_trade_is_said_to_have_not() -> None:
+    """p is 1 then, as random policies with no positions do not trade either; alone it reads as if they had won."""
+    run = run_of([], equity=[1000.0] * 60)
+    report = assemble(evidence([run], band=band_of([0.0] * 100)))
+    assert (
+        report.verdict == "Cannot be told from random trading (p = 1): the seed that is shown did not trade."
+    )
+    assert "random ones with as many: none" in report.row("random_p").note
+    assert report.row("traded").value == 0
+    assert (report.row("costs_doubled").text, report.row("costs_doubled").note) == (
+        "--",
+        "the orders were not replayed",
+    )
+    assert report.row("forecasts").note == "no forecast lies wholly inside the test"
 
 
 @pytest.mark.pitfall("U8")

@@ -54,7 +54,10 @@ def test_requests_that_open_nothing_do_not_set_the_volume() -> None:
     span = Span(first=10, bars=40)
     assert "0.30 lots, the median" in simple_baselines(table, RULES, traded(table, actions), span)[1].note
     idle = traded(table, np.zeros((40, 6)))
-    assert "0.01 lots, the median" in simple_baselines(table, RULES, idle, span)[1].note
+    assert (
+        "0.01 lots, the least there are: ours opened nothing;"
+        in simple_baselines(table, RULES, idle, span)[1].note
+    )
 
 
 def check_price_change(bars: Bars, first: str, stop: str, note: str) -> None:

@@ -14,6 +14,7 @@ from halfstep.backtest.baselines import (
     random_band,
     simple_baselines,
 )
+from halfstep.backtest.comparison import ForecastErrors, join_errors
 from halfstep.backtest.figures import Table, table
 from halfstep.backtest.html import page
 from halfstep.backtest.joined import join_runs
@@ -21,7 +22,9 @@ from halfstep.backtest.metrics import compute_metrics
 from halfstep.backtest.run import TestRun
 from halfstep.backtest.sensitivity import ambiguous_table, join_cases, replay_cases, same_actions
 from halfstep.backtest.walk_forward import (
+    Fold,
     WalkForward,
+    fold_table,
     half_width,
     interval_over_months,
     month_figures,
@@ -281,3 +284,67 @@ def test_nothing_is_claimed_without_the_months() -> None:
     assert "Better than random trading" in assemble(sure).verdict
     torn = replace(sure, walk=walk_of([[1.6, -0.1, -0.1]] * 3))
     assert "no growth is shown. Cannot be told from random trading" in assemble(torn).verdict
+
+
+def errors_of(skill: float, origins: int) -> ForecastErrors:
+    """Return squared errors of a skill in the first of two features, and of none in the second."""
+    naive = np.random.default_rng(origins).exponential(1.0, (origins, 24, 2))
+    ones = np.ones((origins, 2))
+    return ForecastErrors(
+        features=("body", "gap"), model=naive * np.array([1 - skill, 1.2]), last_value=2 * naive, window_mean=naive,
+        same_hour=3 * naive, truth=ones, forecast=ones,
+    )  # fmt: skip
+
+
+def test_each_month_stands_beside_simple_rules_and_its_forecasts() -> None:
+    market = made_up_table()
+    spans = [Span(first=10, bars=200), Span(first=210, bars=200)]
+    runs = [traded(market, random_actions(200, k), first=span.first) for k, span in enumerate(spans)]
+    rules = [simple_baselines(market, RULES, run, span) for run, span in zip(runs, spans, strict=True)]
+    folds = [
+        Fold(name="2022-01", run=runs[0], rules=rules[0], errors=errors_of(0.5, 240)),
+        Fold(name="2022-02", run=runs[1], rules=rules[1], errors=None),  # too short for a forecast
+    ]
+    found = fold_table(folds, FEW_DRAWS)
+    first, second = found.frame.to_dicts()
+    assert (first["net"], second["net"]) == (runs[0].net, runs[1].net)
+    assert first["buy_and_hold"] == next(each.run.net for each in rules[0] if each.name == "buy and hold")
+    assert second["always_short"] == next(each.run.net for each in rules[1] if each.name == "always short")
+    assert (first["skill"], first["above"], first["features"]) == (pytest.approx((0.5 - 0.2) / 2), 1, 2)
+    assert found.texts()[1][-3:] == ("--", "--", "--")
+
+    walk = replace(walk_of([[0.01, -0.02], [0.03, 0.00]]), folds=found, skipped=("2022-03",))
+    report = assemble(
+        evidence(
+            [run_of([5.0, -7.0])] * 2,
+            walk=walk,
+            forecast=join_errors([errors_of(0.5, 240), errors_of(0.1, 240)]),
+        )
+    )
+    no_nonsense(report)
+    text = page(report)
+    assert 'data-key="folds.1.buy_and_hold"' in text
+    assert "made by halfstep run only" in text
+    assert "Missing, because there are no bars: 2022-03." in text
+    forecast = report.table("forecast")
+    assert forecast is not None
+    skill = forecast.frame["skill"][0]
+    assert 0.1 < skill < 0.5
+    assert report.row("forecasts").text == "better than naive ones in 1 of 2 features"
+
+
+def test_joined_errors_are_those_of_all_months() -> None:
+    parts = [errors_of(0.5, 48), errors_of(0.1, 96)]
+    joined = join_errors(parts)
+    assert joined.model.shape == (144, 24, 2)
+    assert joined.model.sum() == pytest.approx(sum(part.model.sum() for part in parts))
+    assert joined.truth.shape == (144, 2)
+
+
+def test_a_month_without_bars_is_named() -> None:
+    walk = replace(walk_of([[0.01] * 12]), skipped=("2022-05", "2022-09"))
+    [banner] = walk_banners(walk, [1])
+    assert (banner.key, banner.text) == (
+        "skipped_months",
+        "Missing, because there are no bars: 2022-05, 2022-09.",
+    )

@@ -99,6 +99,9 @@ def test_metrics_belong_together(unbroken: tuple[Path, str]) -> None:
         mine = [arms[f"{name}-s{seed}"] for seed in (1, 2)]
         assert figures["net"] == pytest.approx(np.mean([arm["test"]["net_profit"] for arm in mine]))
         assert figures["loss"] == pytest.approx(np.mean([arm["encoder"]["validation_loss"] for arm in mine]))
+        # once looked up under another name, so that every page had "--" here
+        best = [min(arm["encoder"]["curve"], key=lambda point: point["validation"])["update"] for arm in mine]
+        assert figures["updates_to_best"] == pytest.approx(np.mean(best))
         assert f"{figures['state_bytes']:,}".replace(",", " ") in text
     nets = [arms[f"adam_mini-s{seed}"]["test"]["net_profit"] for seed in (1, 2)]
     assert found["rows"]["net_profit"] == pytest.approx(min(nets))  # the middle one of two is the lower

@@ -1,6 +1,7 @@
 """Walk-forward: every month once, fresh models on earlier months, intervals by hand, resumable."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,12 @@ def test_a_walk_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [line["month"] for line in words["tables"]["walk_forward"]] == months
     for line, row in zip(words["tables"]["walk_forward"], found["months"], strict=True):
         assert line == {key: row[key] for key in line}
+    # every month stands beside simple rules and its forecasts, and all of them together have a skill
+    folds = words["tables"]["folds"]
+    assert [line["month"] for line in folds] == months
+    assert all(line["features"] == 9 and line["skill"] is not None for line in folds)
+    assert len(words["tables"]["forecast"]) == 9
+    assert any("made by halfstep run only" in text for _, text in words["remarks"])
     percent = [line["percent"] for line in words["tables"]["seeds"]]
     assert percent == pytest.approx(np.expm1(ends).tolist(), abs=1e-9)
     assert found["rows"]["walk_growth"] == found["overall"]["growth"]
@@ -198,6 +205,9 @@ def test_a_failed_seed_stops_neither_the_others_nor_the_other_months(
     )
     screen = " ".join(capsys.readouterr().err.split())
     assert f"FAILED {month}: " in screen
+    assert re.search(rf"{month} │ failed │", screen), "the month is missing in the table"
+    assert [row["seeds"] for row in found["months"] if row["month"] == month] == [0]
+    assert not (tmp_path / "walk" / "report").exists()
     assert "The result is incomplete." in screen
     assert "growth is shown" not in screen
     lines = (tmp_path / "runs" / "registry.jsonl").read_text().splitlines()

@@ -12,11 +12,13 @@ from halfstep.backtest.content import Report
 from halfstep.backtest.figures import Row, Table, table
 from halfstep.backtest.ratios import Floats
 from halfstep.backtest.registry import Observation, TrialCount
+from halfstep.backtest.run import TestRun
 from halfstep.backtest.sensitivity import Case
 from halfstep.backtest.statistics import overfitting_logits
 from halfstep.backtest.uncertainty import Resampling
 from halfstep.backtest.verdict import Circumstances
 from halfstep.backtest.walk_forward import (
+    FOLD_REMARKS,
     WalkForward,
     month_figures,
     walk_banners,
@@ -102,14 +104,21 @@ def assemble(given: Evidence) -> Report:
         warnings += sensitivity.fragile_banners(given.cases)
     tables, remarks = _tables(given, middle, nets, logits)
     simple = verdict.summary_rows(
-        run, middle.metrics, sure, given.band, given.baselines, openings=given.circumstances.openings
+        run,
+        middle.metrics,
+        sure,
+        given.band,
+        given.baselines,
+        _first_figures(given, middle, tables),
+        openings=given.circumstances.openings,
     )
-    words = _verdict(given, run.net, intervals)
+    words = _verdict(given, run, intervals)
     if months is not None:
         trades = run.trades.height
         words = f"{walk_headline(months, trades=trades)} {words}"
         simple = (*walk_rows(months, trades=trades), *simple)
         remarks += [(content.WALK_FORWARD.key, sentence) for sentence in walk_sentences(months)]
+        remarks += [(content.FOLDS.key, sentence) for sentence in FOLD_REMARKS]
     return Report(
         title=given.title,
         verdict=words,
@@ -129,13 +138,24 @@ def assemble(given: Evidence) -> Report:
     )  # fmt: skip
 
 
-def _verdict(given: Evidence, net: float, intervals: Sequence[tuple[float, float] | None]) -> str:
+def _first_figures(given: Evidence, middle: SeedRun, tables: Sequence[Table]) -> verdict.FirstFigures:
+    """Return what the summary repeats of the other parts."""
+    skill = next((each for each in tables if each.kind is content.FORECAST), None)
+    return verdict.FirstFigures(
+        worst_fall=max(each.metrics["equity_dd_maximal"].value or 0.0 for each in given.seeds),
+        costs=breakdown.cost_parts(middle.run),
+        doubled=next((case.run.net for case in given.cases if case.key == "costs_2"), None),
+        forecasts=None if skill is None else comparison.skill_words(skill),
+    )
+
+
+def _verdict(given: Evidence, run: TestRun, intervals: Sequence[tuple[float, float] | None]) -> str:
     missing = [arm.name for arm in given.failed if arm.optimizer == given.representative]
     if missing:
         return f"No verdict: the result is incomplete, {', '.join(missing)} failed."
     if given.band is None:
         return "No random policies were played."
-    return verdict.verdict_sentence(given.band.p(net), intervals)
+    return verdict.verdict_sentence(given.band.p(run.net), intervals, has_traded=run.positions.height > 0)
 
 
 def _representative(given: Evidence, middle: SeedRun) -> str:
@@ -170,6 +190,8 @@ def _tables(
     ]
     if given.walk is not None:
         found.append(given.walk.table)
+        if given.walk.folds is not None:
+            found.append(given.walk.folds)
     remarks = breakdown.remarks_on_actions(run)
     if given.baselines or given.band is not None:
         found.append(baseline_table(given.baselines, given.band, run.deposit))

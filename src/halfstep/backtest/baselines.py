@@ -74,7 +74,10 @@ def simple_baselines(market: MarketTable, rules: AccountRules, ours: TestRun, sp
     """
     lots, target, stop = _typical_opening(ours)
     opened, change = market.values[span.first + 1, OPEN], price_change(market, span)
-    asked = f"{lots:.2f} lots, the median of our openings; {change}"
+    why = (
+        "the median of our openings" if ours.positions.height else "the least there are: ours opened nothing"
+    )
+    asked = f"{lots:.2f} lots, {why}; {change}"
     affordable = max(market.instrument.lot_min, _affordable_lots(rules, market, opened))
     return [
         Baseline(name="flat", run=_constant(market, rules, span)),

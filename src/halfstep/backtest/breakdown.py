@@ -83,18 +83,20 @@ def remarks_on_actions(run: TestRun) -> list[tuple[str, str]]:
     return found
 
 
+def cost_parts(run: TestRun) -> dict[str, float]:
+    """Return what the deals cost, account currency: negative where it was paid."""
+    spread, slippage, commission, swap = (
+        float(run.deals[name].sum()) for name in ("spread_cost", "slippage_cost", "commission", "swap")
+    )
+    return {"spread": -spread, "slippage": -slippage, "commission": -commission, "swap": swap}
+
+
 def cost_table(run: TestRun) -> Table:
     """Return the way from the result at mid prices to the net result; the parts add up."""
-    deals = run.deals
-    spread, slippage, commission, swap, profit = (
-        float(deals[name].sum()) for name in ("spread_cost", "slippage_cost", "commission", "swap", "profit")
-    )
+    costs = cost_parts(run)
     parts = {
-        "result at mid prices": profit + spread + slippage,
-        "spread": -spread,
-        "slippage": -slippage,
-        "commission": -commission,
-        "swap": swap,
+        "result at mid prices": float(run.deals["profit"].sum()) - costs["spread"] - costs["slippage"],
+        **costs,
     }
     open_ = run.equity_end - (float(run.balance[-1]) if len(run) else run.deposit)
     if open_ != 0:

@@ -397,6 +397,19 @@ def _finite(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+def join_errors(parts: Sequence[ForecastErrors]) -> ForecastErrors:
+    """Return the errors of several spans as those of one, each span by its own encoder and in its own normalised space."""
+    names = ("model", "last_value", "window_mean", "same_hour", "truth", "forecast")
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return ForecastErrors(features=parts[0].features, **joined)
+
+
+def skill_words(forecast: Table) -> str:
+    """Return in how many features the forecasts are better than the best naive one, the interval above 0."""
+    above = int((forecast.frame["low"] > 0).sum())
+    return f"better than naive ones in {above} of {forecast.frame.height} features"
+
+
 def skill_remarks(forecast: Table) -> list[tuple[str, str]]:
     """Return which features are forecast better than by the best naive rule, and which are not."""
     frame = forecast.frame

@@ -146,10 +146,20 @@ WALK_FORWARD = TableKind(key="walk_forward", caption="Walk-forward: each month f
     worst: Worst seed: share
     best: Best seed: share
     log_growth: Log growth: error
-    trades: Trades: ratio
+    trades: Trades: mean
     stopped: Stopped out: count
     drawdown: Drawdown, worst: money
     price_change: Price: share
+    """))  # fmt: skip
+FOLDS = TableKind(key="folds", caption="Each month from the deposit: the seed that is shown, simple rules, and forecasts", form="page", columns=_columns("""
+    month: Month: text
+    net: Net profit of the seed: money
+    always_long: always long: money
+    always_short: always short: money
+    buy_and_hold: buy and hold: money
+    skill: Forecast skill, mean over features: skill
+    above: Features forecast better than naively: count
+    features: of: count
     """))  # fmt: skip
 BASELINES = TableKind(key="baselines", caption="The same bars, deposit, rules and costs", form="page", columns=_columns("""
     name: Rule: text
@@ -157,7 +167,7 @@ BASELINES = TableKind(key="baselines", caption="The same bars, deposit, rules an
     percent: of the deposit: share
     drawdown: Maximal equity drawdown: money
     profit_factor: Profit factor: ratio
-    trades: Trades: ratio
+    trades: Trades: mean
     note: Note: text
     """))  # fmt: skip
 SENSITIVITY = TableKind(key="sensitivity", caption="The same actions under other assumptions", form="page", columns=_columns("""
@@ -234,7 +244,7 @@ OPTIMIZERS = TableKind(key="optimizers", caption="Same seeds, batches, schedule 
     step_low_ms: Step, lower quartile ms: ms
     step_high_ms: Step, upper quartile ms: ms
     seconds: Total time, mean: seconds
-    updates_to_best: Updates to the best validation loss, mean: ratio
+    updates_to_best: Updates to the best validation loss, mean: mean
     loss: Validation loss, interquartile mean: error
     loss_low: Validation loss, 95 % from: error
     loss_high: Validation loss, 95 % to: error
@@ -268,7 +278,7 @@ FORECAST = TableKind(key="forecast", caption="Forecasts of the encoder on the te
     signs: Right signs of the 24-bar sum: share
     signs_low: 95 % from: share
     signs_high: to: share
-    origins: Independent origins: count
+    origins: Origins: count
     """))  # fmt: skip
 TRADES = TableKind(key="trades", caption="Trades", form="list", columns=_columns("""
     number: No.: count
@@ -403,7 +413,7 @@ QUALITY = TableKind(key="quality", caption="History quality", form="curve", colu
     """))  # fmt: skip
 
 TABLES = (
-    BASELINES, SEEDS, SEED_ROWS, MONTHLY, WALK_FORWARD, SIDES, OUTCOMES, COSTS, AMBIGUOUS, SENSITIVITY, OPTIMIZERS, FORECAST,
+    BASELINES, SEEDS, SEED_ROWS, MONTHLY, WALK_FORWARD, FOLDS, SIDES, OUTCOMES, COSTS, AMBIGUOUS, SENSITIVITY, OPTIMIZERS, FORECAST,
     TRADES, POSITIONS, DEALS, EQUITY, ORDERS, BY_TIME, ACTIONS, BAND, RANDOM, SEED_CURVES, PROFILE, LOSS, PBO,
     FORECAST_WINDOWS, FORECAST_HORIZONS, QUALITY,
 )  # fmt: skip

@@ -155,7 +155,7 @@ UNCERTAINTY = (
     Definition("seeds_best", "Best seed", "money", "greatest net profit of a seed; no result by itself", "one seed"),
     Definition("deflated_sharpe", "Deflated Sharpe ratio", "share", "probability that the Sharpe ratio of the returns is above what the best of so many trials shows by luck alone (Bailey and López de Prado 2014); in brackets that threshold, per return", "fewer than 20 returns, no change, or returns too skewed", "growth"),
     Definition("trials", "Trials", "count", "configurations whose validation or test result was looked at, seeds apart"),
-    Definition("pbo", "Probability of overfitting", "share", "share of the splits of the test in halves in which the trial that is best in one half is below the middle in the other (combinatorially symmetric cross-validation)", "fewer than two trials, or too few bars"),
+    Definition("pbo", "Probability of overfitting", "share", "share of the splits of the test in halves in which the trial that is best in one half is below the middle in the other (combinatorially symmetric cross-validation)", "fewer than two trials, too few bars, or no trade by any"),
 )  # fmt: skip
 
 SUMMARY = (
@@ -169,6 +169,11 @@ SUMMARY = (
     Definition("against_baselines", "Against simple rules", "text", "which rules on the same bars, deposit and costs earned more"),
     Definition("against_deposit", "Against a deposit", "money", "net profit - what the risk-free rate pays in the same time"),
     Definition("seed_spread", "Seeds", "text", "interquartile mean and worst net profit"),
+    Definition("traded", "Positions", "count", "closed by the seed that is shown; from fewer than 100 little can be learned"),
+    Definition("deepest_fall", "Deepest fall of equity", "money", "largest fall in money from a running peak of the equity, and its percent of that peak, of the seed that is shown; beside it that of the worst seed", second="share"),
+    Definition("costs_paid", "Costs", "money", "spread, slippage, commission and swap of all deals of the seed that is shown; a negative sum was paid"),
+    Definition("costs_doubled", "At twice the costs", "money", "net profit of the same orders where spread, slippage, commission and negative swaps are doubled", "the orders were not replayed"),
+    Definition("forecasts", "Forecasts", "text", "in how many features the encoder forecasts the test bars better than the best naive forecast, counted where the 95 % interval of the skill lies above 0", "no forecast lies wholly inside the test"),
     Definition("trial_count", "Trials so far", "count", "configurations whose validation or test result was looked at, seeds apart; the more, the likelier one looks good by luck"),
     Definition("openings", "Openings of the test span", "count", "how often a run traded these days of these bars; every look makes a good result likelier by luck"),
 )  # fmt: skip

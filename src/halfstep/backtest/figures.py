@@ -10,6 +10,7 @@ Texts are made here and nowhere else, from a value and its unit. A value that is
     price     price                 1.10437            points    whole points      12
     bytes     bytes                 4 096              ms        milliseconds      1.234
     error     loss or error         0.39800            skill     signed share      +0.120
+    mean      mean of counts        4 or 3.5
     text      words                                    flag      yes or no
 """
 
@@ -27,7 +28,7 @@ UNDEFINED = "--"
 
 Unit = Literal[
     "money", "share", "ratio", "growth", "count", "seconds", "time", "lots", "price", "points", "bytes", "ms",
-    "error", "skill", "text", "flag", "row",
+    "error", "skill", "mean", "text", "flag", "row",
 ]  # fmt: skip
 """What a number is; ``row`` in a table: what the row's own column ``unit`` says."""
 Form = Literal["page", "list", "long", "curve"]
@@ -169,7 +170,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def _averaged(unit: Unit) -> Unit:
     """Return how a mean over counts is shown: it need not be whole."""
-    return "ratio" if unit == "count" else unit
+    return "mean" if unit == "count" else unit
 
 
 def _grouped(value: float | int, digits: int) -> str:
@@ -189,6 +190,11 @@ def _skill(value: float) -> str:
     return "0.000" if float(text) == 0 else text
 
 
+def _mean(value: float | int) -> str:
+    text = _grouped(value, 1)
+    return text.removesuffix(".0")
+
+
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "money": lambda value: _grouped(value, 2),
     "share": lambda value: f"{_grouped(100 * value, 2)}%",
@@ -204,6 +210,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "ms": lambda value: _grouped(value, 3),
     "error": lambda value: _grouped(value, 5),
     "skill": _skill,
+    "mean": _mean,
     "text": str,
     "flag": lambda value: "yes" if value else "no",
 }

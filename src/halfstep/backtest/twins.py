@@ -109,6 +109,6 @@ def write_csv(frame: pl.DataFrame, path: Path) -> None:
 def _read_parquet(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise MissingInputError(
-            f"{path}: not there, and only the run can make it again: halfstep run --resume {path.parents[2]}"
+            f"{path}: not there, and only the run can make it again: halfstep run --resume {files.as_words(path.parents[2])}"
         )
     return pl.read_parquet(path)

@@ -1,6 +1,6 @@
 """What may be claimed: the one sentence, the summary, and the warnings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from halfstep.backtest.baselines import Baseline, RandomBand
@@ -17,8 +17,15 @@ END_SHARE = 0.05
 LEAST_QUALITY = 0.99
 
 
-def verdict_sentence(p: float, intervals: Sequence[tuple[float, float] | None]) -> str:
+def verdict_sentence(
+    p: float, intervals: Sequence[tuple[float, float] | None], *, has_traded: bool = True
+) -> str:
     """Return the sentence on random trading; better only if p <= 0.05 and every interval of the net lies above 0.
+
+    Args:
+        p: share of random policies that are as good.
+        intervals: 95 % intervals of the net profit.
+        has_traded: whether the seed that is shown closed any position.
 
     >>> verdict_sentence(0.012, [(10.0, 90.0)])
     'Better than random trading (p = 0.012).'
@@ -27,7 +34,25 @@ def verdict_sentence(p: float, intervals: Sequence[tuple[float, float] | None]) 
     """
     above = all(interval is not None and interval[0] > 0 for interval in intervals)
     words = "Better than" if p <= SIGNIFICANT and above else "Cannot be told from"
-    return f"{words} random trading (p = {p:.2g})."
+    why = "" if has_traded else ": the seed that is shown did not trade"
+    return f"{words} random trading (p = {p:.2g}){why}."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstFigures:
+    """Figures of other parts of the report that its summary repeats.
+
+    Attributes:
+        worst_fall: largest maximal equity drawdown of a seed, account currency.
+        costs: parts of `breakdown.cost_table` between the result at mid prices and the net result, account currency.
+        doubled: net profit of the same orders at twice the costs; None where they were not replayed.
+        forecasts: how well the encoder forecasts, in words; None where it was not asked to.
+    """
+
+    worst_fall: float
+    costs: Mapping[str, float]
+    doubled: float | None = None
+    forecasts: str | None = None
 
 
 def summary_rows(
@@ -36,6 +61,7 @@ def summary_rows(
     uncertainty: Sequence[Row],
     band: RandomBand | None,
     baselines: Sequence[Baseline],
+    first: FirstFigures,
     *,
     openings: int,
 ) -> tuple[Row, ...]:
@@ -56,8 +82,22 @@ def summary_rows(
         row("against_baselines", None, text=words),
         row("against_deposit", value - free, text=f"{money(value - free)}: net profit {money(value)}, a deposit {money(free)}"),
         row("seed_spread", None, text=spread),
+        *_first_rows(run, metrics, first, one_seed=seeds.value is None),
         row("trial_count", known["trials"].value),
         row("openings", openings),
+    )  # fmt: skip
+
+
+def _first_rows(run: TestRun, metrics: Metrics, first: FirstFigures, *, one_seed: bool) -> tuple[Row, ...]:
+    fall = metrics["equity_dd_maximal"]
+    paid = ", ".join(f"{name} {money(value)}" for name, value in first.costs.items())
+    difference = None if first.doubled is None else first.doubled - run.net
+    return (
+        row("traded", run.positions.height),
+        row("deepest_fall", fall.value, fall.second, note="" if one_seed else f"worst seed {money(first.worst_fall)}"),
+        row("costs_paid", sum(first.costs.values()), note=paid),
+        row("costs_doubled", first.doubled, note="" if difference is None else f"{money(difference)} to the test"),
+        row("forecasts", None, text=first.forecasts),
     )  # fmt: skip
 
 
@@ -65,7 +105,11 @@ def _random_row(run: TestRun, band: RandomBand | None) -> Row:
     if band is None:
         return row("random_p", None)
     p, better = band.p(run.net), float((band.nets >= run.net).mean())
-    words = f"{percent(better)} of {len(band.nets):,} random policies earn as much or more"
+    words = (
+        f"{percent(better)} of {len(band.nets):,} random policies earn as much or more"
+        if run.positions.height
+        else "a policy without positions, and random ones with as many: none"
+    )
     return row("random_p", p, text=f"p = {p:.2g}", note=words)
 
 

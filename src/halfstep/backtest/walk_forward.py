@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from halfstep.backtest.content import WALK_FORWARD, Banner
+from halfstep.backtest.baselines import Baseline
+from halfstep.backtest.comparison import ForecastErrors, forecast_tables
+from halfstep.backtest.content import FOLDS, WALK_FORWARD, Banner
 from halfstep.backtest.definitions import row
-from halfstep.backtest.figures import Row, Table, percent
+from halfstep.backtest.figures import Row, Table, percent, table
+from halfstep.backtest.run import TestRun
 from halfstep.backtest.statistics import interquartile_mean, seed_interval, student_t_quantile
 from halfstep.backtest.uncertainty import Resampling
 
@@ -35,6 +38,8 @@ class WalkForward:
         is_ruined: whether the month ended at that floor or below.
         is_stopped: whether a stop-out ended the month early, ruin included.
         table: of the kind `WALK_FORWARD`.
+        folds: of the kind `FOLDS`, see `fold_table`.
+        skipped: months without bars between the first and the last.
     """
 
     months: tuple[str, ...]
@@ -42,6 +47,8 @@ class WalkForward:
     is_ruined: Bool[np.ndarray, "seed month"]
     is_stopped: Bool[np.ndarray, "seed month"]
     table: Table
+    folds: Table | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table.kind is not WALK_FORWARD:
@@ -201,14 +208,61 @@ def walk_sentences(figures: MonthFigures) -> list[str]:
     return [text, f"{power} Other years, symbols, spreads and brokers are not covered by these months."]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Fold:
+    """One month as the page shows it beside others.
+
+    Attributes:
+        name: of the month.
+        run: of the seed that is shown.
+        rules: simple rules over the month; see `simple_baselines`.
+        errors: of the forecasts of that seed's encoder; None where none lies wholly inside the month.
+    """
+
+    name: str
+    run: TestRun
+    rules: Sequence[Baseline]
+    errors: ForecastErrors | None
+
+
+def fold_table(folds: Sequence[Fold], resampling: Resampling) -> Table:
+    """Return what each month gave beside simple rules, and how well its encoder forecast it."""
+    return table(FOLDS, [_fold_record(fold, resampling) for fold in folds])
+
+
+def _fold_record(fold: Fold, resampling: Resampling) -> dict[str, Any]:
+    nets = {each.name.replace(" ", "_"): each.run.net for each in fold.rules}
+    record = {"month": fold.name, "net": fold.run.net}
+    record |= {name: nets.get(name) for name in ("always_long", "always_short", "buy_and_hold")}
+    if fold.errors is None:
+        return record | {"skill": None, "above": None, "features": None}
+    skill = forecast_tables(fold.errors, resampling)[0].frame
+    return record | {
+        "skill": skill["skill"].mean(),
+        "above": int((skill["low"] > 0).sum()),
+        "features": skill.height,
+    }
+
+
+FOLD_REMARKS = (
+    "The skill is 1 - mean squared error / that of the best naive forecast, by the encoder of that month; a feature counts as better "
+    "where the 95 % interval of its skill lies above 0. Under Optimizers and forecasts stands the skill over all months.",
+    "Untrained, imitating and best recorded policies are made by halfstep run only: a walk-forward trains none to compare with.",
+)
+
+
 def walk_banners(walk: WalkForward, seeds: Sequence[int]) -> list[Banner]:
-    """Return the warnings about the months: few of them, and accounts that were stopped out.
+    """Return the warnings about the months: missing ones, few of them, and accounts that were stopped out.
 
     Args:
         walk: the months.
         seeds: names of the seeds, in the order of the rows.
     """
     found = []
+    if walk.skipped:
+        found.append(
+            Banner("skipped_months", f"Missing, because there are no bars: {', '.join(walk.skipped)}.")
+        )
     if len(walk.months) < FEW_MONTHS:
         months = f"{len(walk.months)} month{'s' if len(walk.months) > 1 else ''}"
         found.append(

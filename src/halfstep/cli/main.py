@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from halfstep import files
 from halfstep._version import __version__
 from halfstep.cli import torchrun
 from halfstep.errors import HalfstepError, RankLostError
@@ -130,7 +131,7 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
             return verb.load()(verb.summary, arguments)
     except RankLostError as error:
         folder = _folder_of(error)
-        way_out = f" Continue, on any number of processes, with: halfstep {verb.name} --resume {folder}"
+        way_out = f" Continue, on any number of processes, with: halfstep {verb.name} --resume {files.as_words(folder)}"
         _complain(f"{error}{way_out if folder else ''}")
         return error.exit_status
     except HalfstepError as error:
@@ -139,7 +140,7 @@ def _run(verb: Verb, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         folder = _folder_of(error)
         _complain(
-            f"interrupted. Continue with: halfstep {verb.name} --resume {folder}"
+            f"interrupted. Continue with: halfstep {verb.name} --resume {files.as_words(folder)}"
             if folder
             else "interrupted."
         )

@@ -77,7 +77,11 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise OutputExistsError(f"{path} is a file. Choose another folder with --out.")
         if not resume and path.is_dir() and _holds_results(path):
-            other = f", or continue its run with --resume {path}" if (path / "config.toml").exists() else ""
+            other = (
+                f", or continue its run with --resume {files.as_words(path)}"
+                if (path / "config.toml").exists()
+                else ""
+            )
             raise OutputExistsError(f"{path} is not empty. Choose another folder with --out{other}.")
         path.mkdir(parents=True, exist_ok=True)
         self._lock()
@@ -112,7 +116,7 @@ class RunFolder:
         """Return the configuration a folder was made with."""
         if not (path / "config.toml").is_file():
             raise MissingInputError(
-                f"no run in {path}: it holds no config.toml. Start one with: halfstep run --out {path}"
+                f"no run in {path}: it holds no config.toml. Start one with: halfstep run --out {files.as_words(path)}"
             )
         return validated(read_toml(path / "config.toml"), source=str(path / "config.toml"))
 

@@ -190,7 +190,7 @@ def _figures(record: dict[str, Any], run: TestRun, costs: Costs) -> ArmFigures:
         peak_bytes=costs.peak_bytes.get(name),
         memory_method=costs.memory_method,
         seconds=float(sum(record["clock"].values())),
-        updates_to_best=best.get("updates"),
+        updates_to_best=best["update"],
         loss=record["encoder"]["validation_loss"],
         net=run.net,
         growth=record["test"]["log_growth"],
@@ -199,7 +199,7 @@ def _figures(record: dict[str, Any], run: TestRun, costs: Costs) -> ArmFigures:
 
 
 def _trial_returns(records: Sequence[dict[str, Any]], runs: Mapping[str, TestRun]) -> Floats | None:
-    """Return the per-bar returns of each optimizer, mean over its seeds, ``(bar, optimizer)``; None with one only."""
+    """Return the per-bar returns of each optimizer, mean over its seeds, ``(bar, optimizer)``; None with one only, or if none traded."""
     names = list(dict.fromkeys(record["optimizer"] for record in records))
     bars = min(len(run) for run in runs.values())
     if len(names) < 2 or bars == 0:
@@ -209,4 +209,5 @@ def _trial_returns(records: Sequence[dict[str, Any]], runs: Mapping[str, TestRun
         paths = [runs[record_name(record)] for record in records if record["optimizer"] == name]
         returns = [np.diff(run.equity[:bars], prepend=run.deposit) / run.deposit for run in paths]
         columns.append(np.mean(returns, axis=0))
-    return np.stack(columns, axis=1)
+    together = np.stack(columns, axis=1)
+    return together if together.any() else None

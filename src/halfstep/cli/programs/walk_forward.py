@@ -224,6 +224,7 @@ def walk_of(found: WalkForwardResult, months: pl.DataFrame, market: Market) -> W
         ).T,
         is_stopped=np.array([[test["status"] == TERMINATED for test in month] for month in tests]).T,
         table=table(WALK_FORWARD, months),
+        skipped=found.skipped,
     )
 
 
@@ -379,7 +380,7 @@ def _work(job: Job[NoInputs]) -> Outcome:
     if not found.is_complete:
         return Outcome(
             metrics=metrics_of(found, months, None, None), shown=shown(found, months, None, None),
-            last=(f"No report yet. Try the failed months again with: halfstep walk-forward --resume {home}",),
+            last=(f"No report yet. Try the failed months again with: halfstep walk-forward --resume {files.as_words(home)}",),
             status=incomplete_status(found.failures),
         )  # fmt: skip
     walk = walk_of(found, months, job.market)

@@ -7,7 +7,7 @@ from typing import Any
 
 from halfstep.backtest.assembly import Evidence, assemble
 from halfstep.backtest.baselines import join_baselines, joined_random_band, price_change, simple_baselines
-from halfstep.backtest.comparison import SeedRun, middle_seed
+from halfstep.backtest.comparison import SeedRun, join_errors, middle_seed
 from halfstep.backtest.content import Report
 from halfstep.backtest.joined import join_runs
 from halfstep.backtest.metrics import Surroundings, compute_metrics
@@ -15,9 +15,11 @@ from halfstep.backtest.registry import count_trials
 from halfstep.backtest.run import TestRun
 from halfstep.backtest.sensitivity import Case, join_cases, replay_cases, rerun_cases, same_actions
 from halfstep.backtest.uncertainty import Resampling
-from halfstep.backtest.walk_forward import WalkForward
+from halfstep.backtest.walk_forward import Fold, WalkForward, fold_table
 from halfstep.cli.programs.market import Market
+from halfstep.cli.programs.models import load_encoder
 from halfstep.cli.programs.rerun import decide_anew
+from halfstep.cli.programs.skill import forecast_errors
 from halfstep.cli.programs.summary import replay, test_span
 from halfstep.cli.programs.words import (
     assumptions,
@@ -81,6 +83,19 @@ def summarise_months(
     seeds = [_seed_run(seed, join_runs(parts, floor=floor), given) for seed, parts in runs.items()]
     middle = middle_seed(seeds)
     parts = list(zip(months, runs[middle.seed], strict=True))
+    place, resampling = (
+        names.index(middle.seed),
+        Resampling(draws=config.test.bootstrap_draws, seed=config.run.seed),
+    )
+    folds = [
+        Fold(
+            name=name, run=run,
+            rules=simple_baselines(market.test_table, market.test_rules, run, test_span(month.market)),
+            errors=forecast_errors(load_encoder(month.folders[place], month.config, month.market), month.market),
+        )
+        for name, (month, run) in zip(walk.months, parts, strict=True)
+    ]  # fmt: skip
+    errors = [fold.errors for fold in folds if fold.errors is not None]
     optimizer = config.walk_forward.optimizer
     return assemble(
         Evidence(
@@ -93,8 +108,7 @@ def summarise_months(
             seeds=seeds,
             representative=optimizer,
             baselines=join_baselines(
-                [simple_baselines(market.test_table, market.test_rules, run, test_span(month.market)) for month, run in parts],
-                floor=floor, note=f"each month anew; {price_change(market.test_table, test_span(whole))}",
+                [fold.rules for fold in folds], floor=floor, note=f"each month anew; {price_change(market.test_table, test_span(whole))}",
             ),
             band=joined_random_band(
                 market.test_table, market.test_rules, [(run, test_span(month.market)) for month, run in parts],
@@ -110,17 +124,18 @@ def summarise_months(
                 ],
                 floor=floor,
             ),
-            reruns=_reruns(config, market, months, names.index(middle.seed)),
+            reruns=_reruns(config, market, months, place),
             trials={
                 kind: count_trials(is_made_up=config.data.made_up > 0, observation=kind)
                 for kind in ("bar", "day")
             },
-            walk=walk,
+            forecast=join_errors(errors) if errors else None,
+            walk=replace(walk, folds=fold_table(folds, resampling)),
             quality_spans=quality_spans,
             circumstances=circumstances(
                 config, whole, quality=quality, openings=max(month.openings for month in months)
             ),
-            resampling=Resampling(draws=config.test.bootstrap_draws, seed=config.run.seed),
+            resampling=resampling,
         )
     )  # fmt: skip
 

@@ -1,6 +1,5 @@
 """What a report says in words: settings, assumptions, and what may be wrong with a test."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def command_line(verb: str, config: Config, *inputs: str) -> str:
     values = {f"{table}.{key}": value for table in read for key, value in changes.settings.get(table, {}).items() if (table, key) not in FREE}  # fmt: skip
     values |= {name: None for name in changes.emptied if name.partition(".")[0] in read}
     settings = (word for name, value in values.items() for word in _flag(name.replace("_", "-"), value))
-    return shlex.join(("halfstep", verb, "--recipe", config.recipe, *inputs, *settings))
+    return files.as_words("halfstep", verb, "--recipe", config.recipe, *inputs, *settings)
 
 
 def _flag(name: str, value: Any) -> list[str]:
