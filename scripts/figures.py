@@ -1,4 +1,4 @@
-"""Write the figures of README.md and docs/benchmarks.md from the result files, between their marks.
+"""Write the figures of README.md and of two pages of docs/ from the result files, between their marks.
 
     .venv/bin/python scripts/figures.py            write
     .venv/bin/python scripts/figures.py --check    say what differs; exit status 1
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "docs/benchmarks.md")
+FILES = ("README.md", "docs/benchmarks.md", "docs/store.md")
+RESULTS = "benchmarks/results"
 
 
 def result(path: str) -> dict[str, Any]:
@@ -125,9 +126,76 @@ def report() -> str:
     return rows(("work", "seconds", "at most"), lines)
 
 
+def page() -> str:
+    """Return seconds and bytes of the report's page."""
+    found = result(f"{RESULTS}/page.json")
+    seconds, size = found["seconds"], found["bytes"]
+    lines = [
+        (f"{what} of hours", f"{seconds[f'{what}, page']:.2f}", f"{seconds[f'{what}, its charts']:.2f}", "6", f"{size[what] / 1e6:.2f}", limit)
+        for what, limit in (("a month", "2"), ("ten years", "5"))
+    ]  # fmt: skip
+    return rows(("report of", "page, s", "its charts, s", "at most, s", "page, MB", "at most, MB"), lines)
+
+
+def encoders() -> str:
+    """Return training and encoding rates of the encoders."""
+    found = result(f"{RESULTS}/nn-tpm.json")["encoders"]
+    lines = [
+        (name, f"{1e3 * each['step_s']:.1f}", f"{each['encoded_bars_per_s']:,.0f}")
+        for name, each in found.items()
+    ]
+    return rows(("encoder", "training step, ms", "encoded bars/s"), lines)
+
+
+def segments() -> str:
+    """Return milliseconds of the piecewise linear representation."""
+    found = result(f"{RESULTS}/nn-plr.json")["seconds"]
+    parts = list(next(iter(found.values())))
+    lines = [(part, *(f"{1e3 * seconds[part]:.2f}" for seconds in found.values())) for part in parts]
+    return rows(("part", *(f"{int(series):,} series, ms" for series in found)), lines)
+
+
+def actor() -> str:
+    """Return milliseconds of the decisions of 500 accounts at each of 16 bars."""
+    found = result(f"{RESULTS}/nn-actor.json")["seconds"]
+    lines = [
+        (preset, *(f"{1e3 * each:.1f}" for each in seconds.values())) for preset, seconds in found.items()
+    ]
+    return rows(("preset", *(f"{how}, ms" for how in next(iter(found.values())))), lines)
+
+
+def store() -> str:
+    """Return sizes, rates and memory of trajectory stores."""
+    found = {name: each for name, each in result(f"{RESULTS}/store.json").items() if name != "note"}
+    sizes = list(found.values())
+    lines = [
+        ("bytes per step, all files", *(f"{each['bytes_per_step']:.2f}" for each in sizes)),
+        ("written, M steps/s", *(f"{each['write_steps_per_s'] / 1e6:.1f}" for each in sizes)),
+        ("opened with every byte checked, s", *(f"{each['open_s']:.1f}" for each in sizes)),
+        ("batch of 256 with 24 rewards each, ms", *(f"{each['median_ms']['batch, 24 rewards']:.2f}" for each in sizes)),
+        ("the same from a memory map, ms", *(f"{each['median_ms']['mapped, 24 rewards']:.2f}" for each in sizes)),
+        *(
+            (f"resident after {words}, MB", *(f"{each['resident_mb'][when]['all']:,.0f}" for each in sizes))
+            for when, words in (("written", "writing"), ("sampled", "sampling"), ("sampled from a map", "sampling from a map"))
+        ),
+    ]  # fmt: skip
+    heads = (f"{each['episodes']:,} year-runs, {each['bytes'] / 1e9:.2f} GB" for each in sizes)
+    return rows(("", *heads), lines)
+
+
+def broker() -> str:
+    """Return the first table of the newest page about the broker's speed."""
+    newest = max((ROOT / RESULTS).glob("broker-*.md"))
+    lines = newest.read_text(encoding="utf-8").splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("|"))
+    stop = next(k for k, line in enumerate(lines) if k > first and not line.startswith("|"))
+    return "\n".join(lines[first:stop])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    "quick": quick, "step": step, "step table": step_table, "market": market, "research": research,
-    "study": study, "report": report,
+    "quick": quick, "step": step, "step table": step_table, "market": market, "broker": broker, "research": research,
+    "study": study, "report": report, "page": page, "encoders": encoders, "segments": segments, "actor": actor,
+    "store": store,
 }  # fmt: skip
 
 

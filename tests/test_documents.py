@@ -1,10 +1,12 @@
 """What the documents claim is true: pitfalls have tests, the README's lines run, versions agree."""
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,28 @@ def test_figures_are_those_of_the_result_files() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_result_file_has_a_table_among_the_benchmarks() -> None:
+    place = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "figures.py")
+    assert place is not None
+    assert place.loader is not None
+    figures = importlib.util.module_from_spec(place)
+    place.loader.exec_module(figures)
+    read, result = [], figures.result
+
+    def noted(path: str) -> Any:
+        read.append(path)
+        return result(path)
+
+    figures.result = noted
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for block in re.findall(r"<!-- figures: ([\w ]+) -->", page):
+        assert figures.BLOCKS[block]().count("\n|") >= 2, block
+    found = {path.name for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert found - {Path(path).name for path in read} == {"step-sweep.json"}  # drawn: docs/step-sweep.svg
+    for path in (ROOT / "benchmarks" / "results").glob("broker-*.md"):
+        assert path.name in page
 
 
 def test_every_page_is_in_the_navigation() -> None:
