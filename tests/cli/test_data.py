@@ -124,6 +124,19 @@ def test_repairs_are_made_and_counted(export: Path, tmp_path: Path, capsys: Capt
         assert np.array_equal(read_bars(one["written"]).close, whole.close[:-1])
 
 
+def test_the_default_bars_can_be_checked(capsys: Captured) -> None:
+    """The tutorial says to leave the file out everywhere."""
+    status, text, _ = run(capsys, "data", "check", "--json")
+    report = json.loads(text)
+    assert (status, report["rows"], report["symbol"], report["timeframe"]) == (0, 6225, "EURUSD", "H1")
+    status, text, _ = run(capsys, "data", "check")
+    assert status == 0
+    assert "the bars that come with the installation" in text
+    status, _, errors = run(capsys, "data", "check", "--zone", "UTC")
+    assert status == 2
+    assert "flags of reading are given, but no file" in errors
+
+
 def test_check_of_a_file_with_every_kind_of_fault(export: Path, tmp_path: Path, capsys: Captured) -> None:
     status, text, _ = run(capsys, "data", "check", str(export), "--json")
     report = json.loads(text)

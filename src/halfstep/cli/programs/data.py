@@ -20,7 +20,7 @@ from halfstep.market.bars import Bars
 from halfstep.market.check import DataReport, check_bars
 from halfstep.market.parquet import write_parquet
 from halfstep.market.raw import ReadOptions
-from halfstep.market.read import bars_of, read_raw
+from halfstep.market.read import bars_of, default_bars, read_raw
 
 T = TypeVar("T")
 
@@ -94,8 +94,8 @@ class ImportFlags(ReadFlags):
 class CheckFlags(ReadFlags):
     """File to check."""
 
-    file: tyro.conf.Positional[Path]
-    """File of bars."""
+    file: tyro.conf.Positional[Path | None] = None
+    """File of bars. Default: the EURUSD hours of 2017 that come with the installation."""
     price_range: tuple[float, float] | None = None
     """Lowest and highest plausible price."""
     strict: bool = False
@@ -151,11 +151,18 @@ def _import_buffer(flags: ImportFlags) -> int:
 def check_file(argv: list[str], description: str) -> int:
     """Print the data report of a file; 0 clean, 1 errors (``--strict``: or warnings), 2 not readable at all."""
     flags = parse_flags(CheckFlags, "halfstep data check", description, argv)
-    report = check_bars(flags.file, price_range=flags.price_range, options=flags.options())
+    if flags.file is None:
+        if flags.options() != ReadOptions():
+            raise ConfigError(
+                "data check: flags of reading are given, but no file. Name one: halfstep data check EURUSD_H1.csv"
+            )
+        report = check_bars(default_bars(), price_range=flags.price_range)
+    else:
+        report = check_bars(flags.file, price_range=flags.price_range, options=flags.options())
     if flags.json:
         print_json(report.as_dict())
     else:
-        _print_report(output(), report, title=str(flags.file))
+        _print_report(output(), report, title=str(flags.file or "the bars that come with the installation"))
     return report.exit_status(strict=flags.strict)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from halfstep.cli.run_folder import versions
 from halfstep.errors import HalfstepError
@@ -16,6 +17,7 @@ from halfstep.market.read import default_bars
 from halfstep.nn.build import build_encoder
 from halfstep.nn.presets import preset
 from halfstep.optim.optimizer import AdamMini
+from halfstep.optim.watch import has_numba
 
 OPTIONAL = {
     "triton": "GPU kernels (comes with torch's CUDA builds)",
@@ -28,33 +30,47 @@ OPTIONAL = {
 def examine(screen: Console) -> int:
     """Print the findings; returns 1 if something needed does not work."""
     table = Table("what", "found", "means")
+
+    def add(name: str, found: str, means: str = "", *, style: str = "") -> None:
+        table.add_row(name, Text(found, style=style), Text(means))  # as it stands: [export] is no markup
+
     for name, text in versions().items():
-        table.add_row(name, text, "")
-    table.add_row(
+        add(name, text)
+    add(
         "threads",
         f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "torch's own; a training process takes --run.threads",
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    table.add_row("GPU", gpu, "everything runs on the CPU")
-    table.add_row("optimizer kernels", "reference", "plain torch, on every device")
-    table.add_row(
+    add("GPU", gpu, "everything runs on the CPU")
+    add("optimizer kernels", *_kernels())
+    add(
         "free disk",
         f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
         "a quick run takes about 0.1 GiB",
     )
     for name, purpose in OPTIONAL.items():
         found = "installed" if importlib.util.find_spec(name) else "absent"
-        table.add_row(name, found, purpose)
+        add(name, found, purpose)
     failures = 0
     for name, check in (("default bars", _bars), ("a training step", _step)):
         try:
-            table.add_row(name, check(), "")
+            add(name, check())
         except (HalfstepError, RuntimeError, ValueError, OSError) as error:
             failures += 1
-            table.add_row(name, "[bold]FAILS[/bold]", str(error))
+            add(name, "FAILS", str(error), style="bold")
     screen.print(table)
     return 1 if failures else 0
+
+
+def _kernels() -> tuple[str, str]:
+    """Return which kernels of AdamMini there are, and when each is taken."""
+    if has_numba():
+        return (
+            "cpu, reference",
+            "compiled for the CPU, once per machine and version; plain torch on other devices",
+        )
+    return "reference", "plain torch; the compiled ones need: pip install numba"
 
 
 def _bars() -> str:
