@@ -176,7 +176,7 @@ def test_the_summary_answers_what_a_trader_asks_first(whole: Report) -> None:
     assert f"spread {money(paid['spread'])}, slippage" in whole.row("costs_paid").note
     [twice] = frames["sensitivity"].filter(content.pl.col("key") == "costs_2").to_dicts()
     assert whole.row("costs_doubled").value == twice["net"]
-    assert whole.row("costs_doubled").note == f"{money(twice['difference'])} to the test"
+    assert whole.row("costs_doubled").note == f"difference {money(twice['difference'])}"
     assert whole.row("forecasts").text == "better than naive ones in 1 of 2 features"
     keys = [found.key for found in whole.summary]
     assert (
@@ -191,7 +191,7 @@ def test_a_policy_that_did_not_trade_is_said_to_have_not() -> None:
     assert (
         report.verdict == "Cannot be told from random trading (p = 1): the seed that is shown did not trade."
     )
-    assert "random ones with as many: none" in report.row("random_p").note
+    assert "as many positions as ours: none" in report.row("random_p").note
     assert report.row("traded").value == 0
     assert (report.row("costs_doubled").text, report.row("costs_doubled").note) == (
         "--",

@@ -96,7 +96,7 @@ def _first_rows(run: TestRun, metrics: Metrics, first: FirstFigures, *, one_seed
         row("traded", run.positions.height),
         row("deepest_fall", fall.value, fall.second, note="" if one_seed else f"worst seed {money(first.worst_fall)}"),
         row("costs_paid", sum(first.costs.values()), note=paid),
-        row("costs_doubled", first.doubled, note="" if difference is None else f"{money(difference)} to the test"),
+        row("costs_doubled", first.doubled, note="" if difference is None else f"difference {money(difference)}"),
         row("forecasts", None, text=first.forecasts),
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def _random_row(run: TestRun, band: RandomBand | None) -> Row:
     words = (
         f"{percent(better)} of {len(band.nets):,} random policies earn as much or more"
         if run.positions.height
-        else "a policy without positions, and random ones with as many: none"
+        else "random policies have as many positions as ours: none"
     )
     return row("random_p", p, text=f"p = {p:.2g}", note=words)
 
