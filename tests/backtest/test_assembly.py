@@ -178,6 +178,7 @@ def test_the_summary_answers_what_a_trader_asks_first(whole: Report) -> None:
     assert whole.row("costs_doubled").value == twice["net"]
     assert whole.row("costs_doubled").note == f"difference {money(twice['difference'])}"
     assert whole.row("forecasts").text == "better than naive ones in 1 of 2 features"
+    assert not any(math.copysign(1, value) < 0 for value in paid.values() if value == 0), "-0.0 in the files"
     keys = [found.key for found in whole.summary]
     assert (
         keys.index("headline") < keys.index("traded") < keys.index("costs_doubled") < keys.index("openings")

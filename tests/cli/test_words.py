@@ -8,8 +8,9 @@ import pytest
 
 from halfstep.cli import flags
 from halfstep.cli.inputs import NoInputs, TestInputs
+from halfstep.cli.programs.market import load_market
 from halfstep.cli.programs.test import words_of
-from halfstep.cli.programs.words import command_line, provenance
+from halfstep.cli.programs.words import command_line, expert, provenance, settings
 from halfstep.config.load import merged
 from halfstep.config.recipes import RECIPES
 
@@ -67,3 +68,18 @@ def test_what_made_a_report_begins_with_the_command() -> None:
     assert found[0] == ("command line", "halfstep test --recipe smoke --models a b --run.seed 5")
     assert found[1] == ("root seed", "5")
     assert {"halfstep", "numpy", "torch", "python"} <= {name for name, _ in found}
+
+
+def test_the_settings_name_the_networks_and_can_be_read_as_a_configuration(tmp_path: Path) -> None:
+    config = merged(RECIPES["smoke"](), {"data": {"made_up": 2000}, "study": {"updates": 7}}, source="test")
+    models = tmp_path / "50-arms" / "adam_mini-s2"
+    (models / "models").mkdir(parents=True)
+    (models / "models" / "actor.safetensors").write_bytes(b"weights")
+    name = expert(models, "adam_mini-s2")
+    assert name.startswith("adam_mini-s2, folder 50-arms/adam_mini-s2, weights ")
+    assert expert(tmp_path, "adam_mini-s2") == "adam_mini-s2"
+    found = {row.key: row.text for row in settings(config, load_market(config), expert=name, spans="")}
+    assert found["expert"] == name
+    (tmp_path / "again.toml").write_text(found["inputs"])
+    argv = ("--recipe", "quick", "--config", str(tmp_path / "again.toml"))
+    assert flags.parse("run", "", argv, NoInputs).config == config

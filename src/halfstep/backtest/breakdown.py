@@ -88,7 +88,8 @@ def cost_parts(run: TestRun) -> dict[str, float]:
     spread, slippage, commission, swap = (
         float(run.deals[name].sum()) for name in ("spread_cost", "slippage_cost", "commission", "swap")
     )
-    return {"spread": -spread, "slippage": -slippage, "commission": -commission, "swap": swap}
+    paid = {"spread": spread, "slippage": slippage, "commission": commission}
+    return {name: 0.0 - money for name, money in paid.items()} | {"swap": swap}  # 0.0 - 0.0 is no -0.0
 
 
 def cost_table(run: TestRun) -> Table:

@@ -69,10 +69,10 @@ SIDE_SHARE = (
 )
 
 SETTINGS = (
-    Definition("expert", "Expert", "text", "policy and the hash of its weights"),
+    Definition("expert", "Expert", "text", "policy, the folder of its networks and the hash of its weights"),
     Definition("symbol", "Symbol", "text", "what was traded"),
     Definition("period", "Period", "text", "timeframe, first and last bar of the test, and the clock its times are read on"),
-    Definition("inputs", "Inputs", "text", "the resolved configuration"),
+    Definition("inputs", "Inputs", "text", "the resolved configuration, in the form of a file for --config"),
     Definition("company", "Company", "text", "where the bars came from: file, format and SHA-256"),
     Definition("currency", "Currency", "text", "of the account; all money is in it"),
     Definition("deposit", "Initial Deposit", "money", "balance before the first deal"),

@@ -12,7 +12,7 @@ from halfstep.cli.flags import ALL_TABLES, VERB_TABLES
 from halfstep.cli.programs.market import Market
 from halfstep.cli.programs.models import model_file
 from halfstep.cli.run_folder import versions
-from halfstep.config.load import FREE, changes_from, plain
+from halfstep.config.load import FREE, changes_from, to_toml
 from halfstep.config.recipes import RECIPES
 from halfstep.config.tables import Config
 from halfstep.market.calendar import iso
@@ -29,9 +29,11 @@ def title(market: Market) -> str:
 
 
 def expert(models: Path, name: str) -> str:
-    """Return the name of a policy with the hash of its weights, where its folder holds them."""
+    """Return the name of a policy with its folder and the hash of its weights, where the folder holds them."""
     actor = model_file(models, "actor")
-    return name + (f", weights {files.sha256(actor)[:HASH_SHOWN]}" if actor.exists() else "")
+    if not actor.exists():
+        return name
+    return f"{name}, folder {models.parent.name}/{models.name}, weights {files.sha256(actor)[:HASH_SHOWN]}"
 
 
 def spans(market: Market) -> str:
@@ -57,12 +59,11 @@ def settings(config: Config, market: Market, *, expert: str, spans: str) -> tupl
     source = (
         "made up" if bars.source.path is None else f"{bars.source.path.name}, SHA-256 {bars.source.sha256}"
     )
-    inputs = "; ".join(f"{key}: {value}" for key, value in plain(config).items())
     texts = {
         "expert": expert,
         "symbol": bars.symbol,
         "period": f"{bars.timeframe.name}, {iso(int(times[first]))} – {iso(int(times[stop - 1]))}, clock {bars.zone.name}",
-        "inputs": inputs,
+        "inputs": to_toml(config),
         "company": f"{source}; {bars.source.format}, {bars.side}, {len(bars):,} bars {bars.hash[:HASH_SHOWN]}",
         "currency": rules.currency,
         "leverage": f"1:{rules.leverage:g}",
