@@ -16,6 +16,7 @@ import torch
 from rich.console import Console, RenderableType
 
 from halfstep import files
+from halfstep.cli import events
 from halfstep.cli.console import PLAIN_WIDTH, console, progress_for
 from halfstep.cli.flags import Request
 from halfstep.cli.inputs import NoInputs
@@ -152,6 +153,8 @@ def _opened(program: Program[Inputs], request: Request[Inputs], ranks: Ranks) ->
                 f"{name}: {number}, must be divisible by the {ranks.world} processes. Set --{flag} {above}, or start "
                 "another number of processes."
             )
+    if request.config.run.tensorboard:
+        events.check_installed()
     market = load_market(request.config, with_test=program.with_test)
     return Job(request=request, market=market, opened=program.open(request, market), ranks=ranks)
 
@@ -163,9 +166,9 @@ def _run_first(program: Program[Inputs], job: Job[Inputs]) -> int:
     with request.folder(program.verb, Facts(data=market_facts(market), parents=parents)) as folder:
         screen.print(f"{market.bars.covers()} Results: {folder.path}", soft_wrap=True)
         path = job.ranks.from_first(Path, folder.path)
-        outcome = program.work(
-            replace(job, run_folder=folder, path=path, progress=progress_for(screen, folder.log))
-        )
+        shown = progress_for(screen, folder.log)
+        with events.recorded(folder.path, shown, wanted=request.config.run.tensorboard) as progress:
+            outcome = program.work(replace(job, run_folder=folder, path=path, progress=progress))
         folder.write_metrics(outcome.metrics)
         folder.is_complete = outcome.status == 0
         _show(outcome, screen)

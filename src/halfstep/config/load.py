@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from halfstep.config.tables import Config
 from halfstep.errors import ConfigError, MissingInputError
 
-FREE = (("run", "jobs"), ("run", "threads"))
-"""Settings that a continued run may change: they say how the work is shared out."""
+FREE = (("run", "jobs"), ("run", "threads"), ("run", "tensorboard"))
+"""Settings that a continued run may change: they say how the work is shared out and shown."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -90,9 +90,10 @@ def changes_from(base: Config, config: Config) -> Changes:
 
 
 def digest(config: Config) -> str:
-    """Return a SHA-256 of what influences results: everything but the number of processes."""
+    """Return a SHA-256 of what influences results: everything but the number of processes and how curves are shown."""
     tree = plain(config)
-    tree["run"].pop("jobs")
+    for key in ("jobs", "tensorboard"):
+        tree["run"].pop(key)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

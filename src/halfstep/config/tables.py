@@ -274,6 +274,9 @@ class RunSettings:
     """Threads of one training process. One gives the same numbers on every number of cores."""
     jobs: int = 0
     """Training processes side by side; 0 = one per core. Has no influence on the results."""
+    tensorboard: bool = False
+    """Also write the curves of every stage as TensorBoard's events, beside its metrics.jsonl; needs halfstep[tensorboard].
+    Has no influence on the results."""
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("threads", 1), ("jobs", 0)):
