@@ -2,16 +2,19 @@
 
 Usage: python scripts/picture.py RUN_FOLDER     needs a Chromium on the path and the extra ``browser``
 
-Left the top of the page, right its charts, as a window of 900 pixels shows them.
+Left the top of the page, right its charts, as a window of 900 pixels shows them. The picture carries the verdict and the
+command line of its run; the README names both, and a test compares them.
 """
 
 import io
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import sync_playwright
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "report-desktop.png"
@@ -36,9 +39,18 @@ def main(run: Path) -> None:
     picture = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
     for place, half in enumerate(halves):
         picture.paste(half, (place * WIDTH, 0))
-    picture.quantize(COLOURS).save(TARGET, optimize=True)
+    picture.quantize(COLOURS).save(TARGET, optimize=True, pnginfo=origin(run))
     if TARGET.stat().st_size > LIMIT:
         raise SystemExit(f"{TARGET}: {TARGET.stat().st_size:,} bytes, at most {LIMIT:,}. Lower COLOURS.")
+
+
+def origin(run: Path) -> PngInfo:
+    """Return what the picture says of its run."""
+    found = json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))
+    info = PngInfo()
+    info.add_text("verdict", found["verdict"])
+    info.add_text("command", dict(found["versions"])["command line"])
+    return info
 
 
 if __name__ == "__main__":

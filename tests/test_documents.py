@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import halfstep
 from halfstep.cli.main import VERBS
@@ -125,6 +126,14 @@ def test_every_result_file_has_a_table_among_the_benchmarks() -> None:
     assert found - {Path(path).name for path in read} == {"step-sweep.json"}  # drawn: docs/step-sweep.svg
     for path in (ROOT / "benchmarks" / "results").glob("broker-*.md"):
         assert path.name in page
+
+
+def test_the_readme_says_of_what_run_its_picture_is() -> None:
+    """It once showed an older run beside the table of another one."""
+    [path] = re.findall(r"!\[[^]]*\]\(([\w./-]+\.png)\)", README)
+    with Image.open(ROOT / path) as picture:
+        assert f"`{picture.info['command']}`" in README
+        assert f'"{picture.info["verdict"]}"' in README
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -119,7 +119,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "First time: halfstep run            real EURUSD hours of 2017 to a report, about four minutes",
+            "First time: halfstep run            real EURUSD hours of 2017 to a report, about five minutes",
             "Your bars:  halfstep run --bars FILE",
         ]
     )
