@@ -121,7 +121,7 @@ class BenchFlags:
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """What to measure: step, broker, features, research, encoder, context, study, sample, report, help. Default: all,
-    in less than a minute."""
+    about a minute on two idle cores, more on a busy machine."""
     quick: bool = False
     """Three rounds of each instead of 5 to 100: a rough look."""
     dry_run: bool = False
