@@ -581,6 +581,19 @@ def test_learned_queries_are_no_projection() -> None:
     assert partition_model(model).specs["query"].row_axes == (0, 1)
 
 
+@pytest.mark.parametrize("kept", [None, 64])  # the queries are a parameter, or a layer of another name
+def test_key_heads_are_counted_where_no_layer_makes_queries(kept: int | None) -> None:
+    """Four query heads share two key heads of 8: 16 rows of keys are two blocks, not four."""
+    model = Attention(10, 4, 2, 8, num_heads=4, num_key_value_heads=2)
+    del model.q_proj
+    if kept:
+        model.latents = nn.Linear(10, kept)
+    assert partition_model(model).specs["k_proj.weight"].sections == ((16, 8),)
+    model = Attention(10, 3, 3, 8, num_heads=3)  # as many of both
+    del model.q_proj
+    assert partition_model(model).specs["k_proj.weight"].sections == ((24, 8),)
+
+
 def test_heads_of_another_part_of_the_model_are_not_taken() -> None:
     vision = nn.Module()
     vision.qkv, vision.proj = nn.Linear(12, 36), nn.Linear(12, 12)

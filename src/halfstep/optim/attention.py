@@ -183,9 +183,9 @@ def _query_or_key(role: str, path: Path, rows: int, *, name: str) -> Layout:
             f"{name}: {rows} output units, but its {type(owner).__name__} states heads of {heads.dim}, which do "
             f"not divide them. Correct the module, or say the blocks: Rule({name!r}, head(head_dim=...))."
         )
-    count = heads.count if role == "q" else heads.key_count
-    query_rows = rows if role == "q" else next(_rows_of("q", owner), rows)
-    queries_dim = query_rows // heads.count if heads.count and query_rows % heads.count == 0 else None
+    count = heads.count if role == "q" else heads.key_count or heads.count
+    queries = rows if role == "q" else next(_rows_of("q", owner), None)  # None: they are no dense layer here
+    queries_dim = queries // heads.count if queries and heads.count and queries % heads.count == 0 else None
     candidates = (
         heads.dim if heads.dim_is_own or (heads.dim and count and heads.dim * count == rows) else None,
         queries_dim,
