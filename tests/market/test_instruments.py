@@ -48,7 +48,7 @@ COSTS = {"spread_floor_points": 15, "swap_long": 4.0, "swap_short": -10.0}
 
 
 def test_a_pair_without_preset_is_known_by_its_name() -> None:
-    franc = instrument("usdchf", **COSTS)
+    franc = instrument("usdchf.m", **COSTS)
     assert (franc.symbol, franc.base, franc.quote, franc.digits) == ("USDCHF", "USD", "CHF", 5)
     assert (franc.contract_size, franc.sessions, franc.spread_floor_points) == (100_000, "fx", 15)
     yen = instrument("EURJPY", **COSTS)
@@ -75,6 +75,16 @@ def test_other_digits_keep_the_money() -> None:
     assert instrument("EURUSD", digits=4, swap_long=-3.0).swap_long == -3.0
     assert instrument("EURUSD", digits=4, profile="raw").spread_floor_points == 1
     assert instrument("BTCUSD", digits=3).swap_long == -20.0  # percent a year
+
+
+def test_swaps_are_not_read_in_another_unit() -> None:
+    """-6.5 points a night are not -6.5 % a year."""
+    for given in ({}, {"swap_long": -3.0}):
+        with pytest.raises(ConfigError, match=r"swap_mode: 'percent', but the swaps of EURUSD are in points"):
+            instrument("EURUSD", swap_mode="percent", **given)
+    stated = instrument("EURUSD", swap_mode="percent", swap_long=-3.0, swap_short=1.0)
+    assert (stated.swap_mode, stated.swap_long, stated.swap_short) == ("percent", -3.0, 1.0)
+    assert instrument("EURUSD", swap_mode="points") == instrument("EURUSD")
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,8 @@ def instrument(name: str, *, profile: Profile = "standard", **stated: Any) -> In
             in points is converted to them.
 
     Raises:
-        ConfigError: there is no preset, and something is not stated; the message lists what, and the presets.
+        ConfigError: there is no preset, and something is not stated; the message lists what, and the presets. Or
+            another swap mode is stated, and not the swaps, which would be read in another unit.
     """
     known = preset_of(name) or _pair(name.upper())
     if known is not None:
@@ -202,6 +203,7 @@ def instrument(name: str, *, profile: Profile = "standard", **stated: Any) -> In
             "with your broker's figures."
         )
     if known is not None:
+        _check_swaps(known, stated)
         return replace(known, **stated)
     letters = name.upper()
     return Instrument(
@@ -242,13 +244,23 @@ def _untold(name: str, stated: dict[str, Any]) -> list[str]:
     return [field for field in UNTOLD if field not in told and field not in stated]
 
 
+def _check_swaps(known: Instrument, stated: dict[str, Any]) -> None:
+    """Refuse swaps of a preset in a unit that is not theirs."""
+    mode = stated.get("swap_mode", known.swap_mode)
+    if mode != known.swap_mode and not {"swap_long", "swap_short"} <= stated.keys():
+        raise ConfigError(
+            f"swap_mode: {mode!r}, but the swaps of {known.symbol} are in {known.swap_mode}. "
+            "State both: --instrument.swap-long, --instrument.swap-short."
+        )
+
+
 def _pair(letters: str) -> Instrument | None:
     """Return what the name of a pair tells, with no costs."""
     if not is_pair(letters):
         return None
     digits = 3 if letters[3:6] in THREE_DIGITS else 5
     return Instrument(
-        symbol=letters, base=letters[:3], quote=letters[3:6], digits=digits, sessions=sessions_of(letters)
+        symbol=letters[:6], base=letters[:3], quote=letters[3:6], digits=digits, sessions=sessions_of(letters)
     )
 
 
