@@ -64,7 +64,6 @@ def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     )  # FIPS 180-2
 
 
-@pytest.mark.skipif(os.name == "nt", reason="words of a POSIX shell")
 def test_words_are_taken_by_a_shell_as_they_are(tmp_path: Path) -> None:
     words = ["plain", "it's  mine", '"$HOME"', "a\\b", str(tmp_path / "my runs")]
     line = files.as_words("printf", "%s\\n", *words)

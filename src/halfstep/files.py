@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,8 @@ TEMPORARY_SUFFIX = ".halfstep-tmp"
 
 
 def as_words(*words: str | Path) -> str:
-    """Return words, such as paths with spaces in them, as a shell takes them: quoted where they need it.
-
-    The shell is that of the system: ``cmd`` and PowerShell on Windows, a POSIX shell elsewhere.
-    """
-    texts = [str(word) for word in words]
-    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
+    """Return words, such as paths with spaces in them, as a POSIX shell takes them: quoted where they need it."""
+    return shlex.join(str(word) for word in words)
 
 
 @contextlib.contextmanager
